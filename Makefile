@@ -205,7 +205,7 @@ benchmark: $(VENV)/.dev control-plane
 benchmark-cluster: $(VENV)/.dev control-plane
 	@$(BIN)/python -m tests.benchmarks.cluster
 
-## benchmark-training: trainings next to the machine's limit and to PyTorch; PICTURES=200 is quick
+## benchmark-training: trainings next to the machine's limit and to PyTorch; IMAGES=200 is quick
 .PHONY: benchmark-training
 benchmark-training: $(VENV)/.dev
 	@$(BIN)/python -m tests.benchmarks.training
@@ -225,11 +225,13 @@ benchmark-labels: $(VENV)/.dev
 benchmark-fine-tuning: $(VENV)/.dev
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.fine_tuning
 
-## gpu-check: features and scores of a GPU against those of a CPU, in a minute; fails without a GPU
+## gpu-check: scores, fine-tuning and memory of a GPU against those of a CPU, in minutes; fails without a GPU (DEVICE=cpu: try it out)
+DEVICE ?= cuda
 .PHONY: gpu-check
 gpu-check: $(VENV)/.dev
 	@$(BIN)/python -m tests.gpu_check.prepare .gpu-check
-	@$(BIN)/python -m tests.gpu_check.compare .gpu-check
+	@$(BIN)/python -m tests.gpu_check.compare .gpu-check --device $(DEVICE)
+	@$(BIN)/python -m tests.gpu_check.fine_tuning .gpu-check --device $(DEVICE)
 
 ## images: build every image with Docker; ACCELERATOR=cuda builds trainer and inference server with PyTorch for GPUs
 .PHONY: images

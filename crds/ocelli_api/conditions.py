@@ -154,7 +154,7 @@ class ReadyReason(StrEnum):
     """A source could not be downloaded. Its examples are unknown."""
     TRAINING_FAILED = "TrainingFailed"
     """The training failed, but not because of its data: it ran out of memory, time, disk or quota, its Pod was evicted, the
-    backbone is not installed, or there is an error in Ocelli. The message names the cause."""
+    backbone is not installed, not all of its workers started, or there is an error in Ocelli. The message names the cause."""
     TRAINING_DIVERGED = "TrainingDiverged"
     """Fine-tuning ended in numbers that are not finite."""
     GPU_OUT_OF_MEMORY = "GPUOutOfMemory"

@@ -49,8 +49,9 @@ def needs_poll(classifier: Classifier) -> bool:
 
 
 def find_seen_digest(classifier: Classifier) -> str | None:
-    """The digest of the contents that a poll has seen; None without polls of these addresses."""
-    if classifier.spec.poll_interval is None or needs_poll(classifier):
-        return None
+    """The digest of the contents that the last poll of these addresses has seen, also if they are no longer polled; None
+    without one."""
     seen = classifier.status.observed_sources
-    return None if seen is None else seen.digest
+    if seen is None or seen.addresses != hash_addresses(find_polled_urls(classifier.spec)):
+        return None
+    return seen.digest

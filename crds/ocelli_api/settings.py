@@ -171,7 +171,7 @@ def _parse_certificates(text: str) -> str:
     return text
 
 
-BUCKETS = SettingType("buckets such as s3://training,gs://pictures", _parse_buckets)
+BUCKETS = SettingType("buckets such as s3://training,gs://images", _parse_buckets)
 PROXY = SettingType("a URL such as http://proxy.example.com:3128, or leave it empty", _parse_proxy)
 CERTIFICATES = SettingType("certificates in PEM, or leave it empty", _parse_certificates)
 NAME = SettingType("a name", str)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ocelli_api.classifier import Classifier, ClassifierStatus
+from ocelli_api.classifier import Classifier
+from ocelli_api.classifier_status import ClassifierStatus
 from ocelli_api.conditions import ConditionType, StalledReason
 from ocelli_quickstart.installation import SYSTEM_NAMESPACE, known_built_ins
 

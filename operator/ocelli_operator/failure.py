@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ocelli_api.classifier import Classifier, ClassifierSpec, ClassifierStatus
+from ocelli_api.classifier import Classifier, ClassifierSpec
+from ocelli_api.classifier_status import ClassifierStatus
 from ocelli_api.conditions import ConditionStatus, ConditionType, DataValidReason, StalledReason, TrainedReason
 from ocelli_api.outcome import Outcome, OutcomeReason
 from ocelli_operator.status import NOT_CHECKED, Verdict, false

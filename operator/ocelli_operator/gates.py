@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from ocelli_api.classifier import AccuracyDrop, Approval, Classifier, ClassifierStatus, HistoryEntry, Promotion
+from ocelli_api.classifier import Approval, Classifier, Promotion
+from ocelli_api.classifier_status import AccuracyDrop, ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import ConditionStatus, PromotedReason, StalledReason
 from ocelli_operator.failure import Failure
 from ocelli_operator.learning import Learning
@@ -39,7 +40,7 @@ class _Unmet:
     reason: PromotedReason
     fact: str
     remedy: str
-    """Besides the approval."""
+    """What to do about it, apart from an approval."""
 
 
 def judge_promotion(snapshot: Snapshot, learning: Learning) -> Judgement:

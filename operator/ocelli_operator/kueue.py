@@ -23,6 +23,8 @@ class KueueState(Enum):
     """The API server does not know Workloads."""
     FORBIDDEN = auto()
     """The operator has no right to list Workloads."""
+    UNREADABLE = auto()
+    """The API server cannot return Workloads now: Kueue itself converts them between versions, and may not be running."""
     NO_WORKLOAD = auto()
     """Kueue has not seen the Job yet, or does not manage it."""
     WAITING = auto()
@@ -73,6 +75,8 @@ def describe_admission(admission: KueueAdmission | None, queue: str) -> str:
         return f"{waits}, but this cluster has no Kueue; install it, or remove spec.training.queueName"
     if admission.state is KueueState.FORBIDDEN:
         return f"{waits}; to see Kueue's message here, set the chart's value kueue.enabled"
+    if admission.state is KueueState.UNREADABLE:
+        return f"{waits}, whose message cannot be read: {admission.message.rstrip('. ')}; check that Kueue is running"
     if admission.state is KueueState.NO_WORKLOAD:
         return f"{waits}, which has not taken it up yet; if it stays so, have Kueue manage Jobs of this namespace"
     facts = [waits] if not admission.message else [f"{waits}: {admission.message.rstrip('. ')}"]

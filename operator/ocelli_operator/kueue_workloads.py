@@ -6,10 +6,12 @@ sends expire after an hour. The Job itself says only that it is suspended.
 
 from __future__ import annotations
 
-from ocelli_cluster.client import ClusterClient, ForbiddenError, NotFoundError
+from ocelli_cluster.client import ApiError, ClusterClient, ForbiddenError, NotFoundError
 from ocelli_cluster.resources import Resource
 from ocelli_operator.kueue import KueueAdmission, KueueState, parse_admission
 
+EXCERPT_CHARACTERS = 300
+"""Of an error that status shows."""
 JOB_UID_LABEL = "kueue.x-k8s.io/job-uid"
 """Kueue's label on a Workload."""
 WORKLOADS = tuple(
@@ -22,7 +24,7 @@ async def observe_admission(client: ClusterClient, namespace: str, job_uid: str)
     """What Kueue says about a Job.
 
     Raises:
-        ClusterError: Workloads cannot be read now.
+        ClusterError: the API server cannot be reached.
     """
     for resource in WORKLOADS:
         try:
@@ -31,5 +33,8 @@ async def observe_admission(client: ClusterClient, namespace: str, job_uid: str)
             continue
         except ForbiddenError:
             return KueueAdmission(state=KueueState.FORBIDDEN)
+        except ApiError as error:
+            # What else there is to do about the Classifier, such as serving, must not wait for Kueue.
+            return KueueAdmission(state=KueueState.UNREADABLE, message=error.message[:EXCERPT_CHARACTERS])
         return parse_admission(listing.items[0]) if listing.items else KueueAdmission(state=KueueState.NO_WORKLOAD)
     return KueueAdmission(state=KueueState.NOT_INSTALLED)

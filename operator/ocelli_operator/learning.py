@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ocelli_api.classifier import Accelerator, ClassifierStatus, HistoryEntry
+from ocelli_api.classifier import Accelerator
+from ocelli_api.classifier_status import ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import ConditionStatus, ConditionType, DataValidReason, StalledReason, TrainedReason
 from ocelli_api.outcome import Outcome
 from ocelli_api.pods import TrainingStep
@@ -144,7 +145,8 @@ def _plan_job(snapshot: Snapshot, learning: Learning, job: ObservedJob) -> Learn
     if conflict is not None:
         return learning.because(conflict)
     if job.identity.deleting:
-        return learning.because(f"{_describe_job(job.step, name)} is being deleted; it is recreated after that")
+        follows = "the check of its data follows" if spec.suspend else "it is recreated after that"
+        return learning.because(f"{_describe_job(job.step, name)} is being deleted; {follows}")
     trainers = tuple(pod for pod in observed.trainers if pod.identity.owner_uid == job.identity.uid)
     gave_up = any((pod.held_open and ends_attempt(pod)) or pod.end_reason == DEADLINE_EXCEEDED for pod in trainers)
     if not (job.finished or gave_up):
@@ -208,7 +210,8 @@ def _plan_next_step(snapshot: Snapshot, learning: Learning, checked: Outcome | N
         return _wait_for_store(snapshot, learning.attempt, f"the training of revision {snapshot.current} cannot start")
     if needs_poll(snapshot.classifier) and snapshot.current == own_revision(snapshot.classifier):
         # What the poll sees is part of the revision: a training that started now would be replaced at once.
-        return learning.because("the training starts after the first poll of its sources, which takes two minutes at most")
+        begins = "check of its data" if spec.suspend else "training"
+        return learning.because(f"the {begins} starts after the first poll of its sources (spec.pollInterval)")
     is_known = snapshot.status.training_revision == snapshot.current
     outcome = observed.outcome if is_known else None
     if outcome is not None and not outcome.succeeded:

@@ -12,7 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from ocelli_api.classifier import Accelerator, Classifier, HistoryEntry, Manifest
+from ocelli_api.classifier import Accelerator, Classifier, Manifest
+from ocelli_api.classifier_status import HistoryEntry
 from ocelli_api.outcome import Outcome, ProgressReport, parse_termination_message
 from ocelli_api.pods import (
     ACCELERATOR_LABEL,

@@ -240,8 +240,8 @@ class Operation:
             key = ObjectKey(classifier.namespace, classifier.name)
             trained = classifier.status.condition(ConditionType.TRAINED)
             is_queued = trained is not None and trained.reason == TrainedReason.QUEUED
-            if is_queued and classifier.spec.training.queue_name is None and not self._view.jobs(key):
-                # If it waits for something else, its reconcile takes it out again.
+            if is_queued and not self._view.jobs(key):
+                # If it waits for something else, its reconcile takes it out again. With `queueName`, its check may wait.
                 self._starts.note(key, begins=(), waits={StartKind.TRAINING}, since=find_waiting_since(classifier))
 
     def _add_all(self) -> None:

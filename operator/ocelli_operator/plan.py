@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus, DataRetention
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, DataRetention
+from ocelli_api.classifier_status import ClassifierStatus
 from ocelli_api.conditions import ConditionType, ReadyReason, ReconcilingReason, TrainedReason
 from ocelli_api.names import is_classifier_id
+from ocelli_api.pods import TrainingStep
 from ocelli_api.revision import current_revision
 from ocelli_operator.actions import Action, DropExamples, RestoreLabel, StartTraining
 from ocelli_operator.failure import TRAINING_FAILURES
@@ -89,9 +91,10 @@ def plan_classifier(observed: Observed, settings: ChildSettings) -> Plan:
 
 
 def _starts_trainer(snapshot: Snapshot, actions: Iterable[Action]) -> bool:
-    # A Job for a queue of Kueue is created suspended.
+    # A training Job for a queue of Kueue is created suspended. A check is not, whatever the queue.
     is_queued = snapshot.classifier.spec.training.queue_name is not None
-    return not is_queued and any(isinstance(action, StartTraining) for action in actions)
+    starts = [action.step for action in actions if isinstance(action, StartTraining)]
+    return any(step is TrainingStep.CHECK or not is_queued for step in starts)
 
 
 def _should_drop_examples(snapshot: Snapshot, learning: Learning) -> bool:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, ClassifierStatus, HistoryEntry, Manifest
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest
+from ocelli_api.classifier_status import ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import ConditionType, ReadyReason
 from ocelli_api.documents import build_document
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
@@ -463,7 +464,7 @@ class Reconciler:
             extra={"classifier": str(classifier), "kind": str(action.kind), "child": identity.name, "why": action.why},
         )
         if action.kind is ChildKind.JOB:
-            note = f"training Job {identity.name} was deleted: {action.why}"
+            note = f"Job {identity.name} was deleted: {action.why}"
             await self._record(classifier, Occurrence(type="Normal", reason="TrainingSuperseded", action="Train", note=note))
 
     async def _write_status(self, classifier: Classifier, plan: Plan) -> None:

@@ -13,7 +13,16 @@ from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, par
 from ocelli_api.revision import current_revision, definition, find_pinned_digests, find_upload_digests
 from ocelli_cluster.resources import ObjectKey
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, ARTIFACTS, IMAGE_DATA, KINDS, TENANTS, TRAININGS, ClassifierLocation
+from ocelli_storage.layout import (
+    ARTIFACT_METADATA,
+    ARTIFACTS,
+    CHECKPOINT,
+    IMAGE_DATA,
+    KINDS,
+    TENANTS,
+    TRAININGS,
+    ClassifierLocation,
+)
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectStoreError, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -58,7 +67,8 @@ class References:
     uploads: frozenset[str] | None
     """Digests of the uploads and copies of pinned sources that are kept; None if they are unknown, so that all are kept."""
     failed: frozenset[tuple[str, int]] = frozenset()
-    """Revisions and attempts that failed: their documents are kept for people, but not what a check read for a training."""
+    """Revisions and attempts that failed: their documents are kept for people, but not what only a training
+    needs: what a check read, and checkpoints."""
     everything: bool = False
     """Everything is kept, because an object cannot be parsed."""
 
@@ -79,7 +89,8 @@ class References:
         if key.kind == ARTIFACTS:
             return key.path[0] in self.revisions
         if key.kind == TRAININGS:
-            kept = self.trainings if IMAGE_DATA in key.path else self.trainings | self.failed
+            for_training = IMAGE_DATA in key.path or key.path[-1].startswith(CHECKPOINT)
+            kept = self.trainings if for_training else self.trainings | self.failed
             return any(key.path[:2] == (revision, str(attempt)) for revision, attempt in kept)
         # A zip that was uploaded may also be pinned at an address: its digest is one for both.
         return self.uploads is None or key.path[0].removesuffix(".zip") in self.uploads

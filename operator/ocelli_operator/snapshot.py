@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ocelli_api.classifier import Classifier, ClassifierStatus
+from ocelli_api.classifier import Classifier
+from ocelli_api.classifier_status import ClassifierStatus
 from ocelli_operator.failure import LastFailure, find_last_failure
 from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.observed import ChildKind, Observed

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ocelli_api.classifier import HISTORY_LIMIT, ClassifierSpec, ClassifierStatus, HistoryEntry
+from ocelli_api.classifier import ClassifierSpec
+from ocelli_api.classifier_status import HISTORY_LIMIT, ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import (
     ConditionStatus,
     ConditionType,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from ocelli_api.classifier import AccuracyDrop, AccuracyInterval, HistoryEntry, RevisionComparison
+from ocelli_api.classifier_status import AccuracyDrop, AccuracyInterval, HistoryEntry, RevisionComparison
 from ocelli_api.documents import parse_fields
 from ocelli_api.outcome import BACKBONE_LIMIT, IMAGES_LIMIT, Comparison, Outcome, OutcomeReason, ProgressReport
 from ocelli_api.texts import usable_text

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from ocelli_api.classifier import ClassifierStatus, FineTuningProgress, HistoryEntry, Progress
+from ocelli_api.classifier_status import ClassifierStatus, FineTuningProgress, HistoryEntry, Progress
 from ocelli_api.conditions import (
     AvailableReason,
     Condition,
@@ -165,7 +165,10 @@ def _judge(
 
 def _plan_progress(snapshot: Snapshot, learning: Learning) -> Progress | None:
     observed, before = snapshot.observed, snapshot.status.progress
-    if not learning.training or learning.suspended or snapshot.status.training_revision != snapshot.current:
+    if not learning.training or snapshot.status.training_revision != snapshot.current:
+        return None
+    if learning.trained.reason not in (TrainedReason.CHECKING_DATA, TrainedReason.TRAINING):
+        # What an earlier Job has done is not the progress of one that waits.
         return None
     report = observed.progress
     if report is None:

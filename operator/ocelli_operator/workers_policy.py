@@ -34,9 +34,14 @@ def plan_workers_policy(snapshot: Snapshot) -> PolicyStep:
         return PolicyStep(message=conflict)
     desired = with_hash(build_workers_policy(snapshot.owner))
     hash_ = hash_annotation(desired)
-    if found is not None and (found.identity.deleting or is_as_desired(snapshot, desired, found)):
+    if found is not None and found.identity.deleting:
+        return PolicyStep(message=f"{kind} {name} is being deleted; it is recreated after that")
+    if found is not None and is_as_desired(snapshot, desired, found):
         return PolicyStep()
     refusal = snapshot.observed.memory.refusals.get(hash_)
+    if refusal is not None and refusal.invalid:
+        # Sending it again would be refused again, at once.
+        return PolicyStep(message=f"{kind} {name}: the API server rejects it as invalid: {refusal.message}; report this error")
     message = f"{kind} {name} is created before the workers" if refusal is None else f"{kind} {name} {refusal.message}"
     uid = None if found is None else found.identity.uid
     return PolicyStep(message=message, actions=(ApplyChild(kind=kind, manifest=desired, uid=uid),))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from ocelli_gateway.classifiers import StoredExport
 from ocelli_gateway.refusals import NotFoundError, UnavailableError
+from ocelli_gateway.stored_files import StoredExport
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
 
 CHUNK_BYTES = 128 * 1024

@@ -27,6 +27,7 @@ from ocelli_gateway.pixels import PixelReader
 from ocelli_gateway.prediction_client import PredictionClient
 from ocelli_gateway.quotas import RateQuotas
 from ocelli_gateway.settings import GatewaySettings
+from ocelli_gateway.stored_files import StoredFiles
 from ocelli_gateway.tenant_usage import TenantUsage
 from ocelli_gateway.token_keys import TokenKeys
 from ocelli_gateway.tokens import Tokens
@@ -60,6 +61,7 @@ class Gateway:
     tokens: Tokens
     rates: RateQuotas
     classifiers: Classifiers
+    stored_files: StoredFiles
     user_data: UserData
     classification: Classification
     example_zips: ZipInspector
@@ -102,7 +104,7 @@ async def running_gateway(
         tokens = Tokens(keys)
         authenticator = Authenticator(tokens)
         resources.callback(authenticator.close)
-        store = ClassifierStore(client, settings.built_in_namespace)
+        store, definitions = ClassifierStore(client, settings.built_in_namespace), Definitions(objects)
         resources.push_async_callback(store.close)
         predictions = PredictionClient(
             store,
@@ -145,10 +147,11 @@ async def running_gateway(
             classifiers=Classifiers(
                 store,
                 objects,
-                Definitions(objects),
+                definitions,
                 TenantUsage(store, objects),
                 replica_delay_seconds=settings.replica_delay_seconds,
             ),
+            stored_files=StoredFiles(store, definitions),
             user_data=UserData(store, objects),
             classification=Classification(
                 store,

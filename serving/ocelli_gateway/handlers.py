@@ -107,14 +107,14 @@ class Handlers:
 
     async def _bill_of_materials(self, v3: V3Request) -> Response:
         async def find(classifier_id: str) -> ExportFile:
-            key = await self._gateway.classifiers.find_bill_of_materials(v3.caller, classifier_id)
+            key = await self._gateway.stored_files.find_bill_of_materials(v3.caller, classifier_id)
             return await open_bill_of_materials(self._gateway.objects, classifier_id, key)
 
         return await self._send_file(v3, find, ".cdx.json")
 
     async def _report(self, v3: V3Request) -> Response:
         async def find(classifier_id: str) -> ExportFile:
-            keys = await self._gateway.classifiers.find_reports(v3.caller, classifier_id)
+            keys = await self._gateway.stored_files.find_reports(v3.caller, classifier_id)
             return await open_report(self._gateway.objects, classifier_id, keys)
 
         # A download, like the others: Pods of tenants write reports, and a page of this origin could act for its reader.
@@ -146,7 +146,7 @@ class Handlers:
 
     async def _download(self, v3: V3Request, export: ExportFormat) -> Response:
         async def find(classifier_id: str) -> ExportFile:
-            stored = await self._gateway.classifiers.find_export(v3.caller, classifier_id, export)
+            stored = await self._gateway.stored_files.find_export(v3.caller, classifier_id, export)
             return await open_export(self._gateway.objects, stored)
 
         return await self._send_file(v3, find, export.suffix)

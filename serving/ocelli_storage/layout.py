@@ -5,15 +5,17 @@
     tenants/<namespace>/sources/<classifier id>/<sha256>          copies of pinned sources, if the installation keeps them
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
                                                                   a check before the training adds `check/`: its outcome and its
-                                                                  reports; and `image-data/`: what it read, for the training
+                                                                  reports; and `image-data/`: what it read, for the training;
+                                                                  fine-tuning adds `checkpoint.json` and a file that it names
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
                                                                   `report.json`, `report.html`, `bom.cdx.json` (what it was made
                                                                   from) and `signature.json` are next to it; its own network,
-                                                                  if it has one, is below `network/`; what was
+                                                                  if it has one, is below `network/`; the curves of its
+                                                                  fine-tuning are below `tensorboard/`; what was
                                                                   computed of single images is below `image-data/`, that of
                                                                   each customer's images in `image-data/customer-<key>/`, so
-                                                                  that whoever erases images deletes files: the judged
+                                                                  that an erasure deletes files and reads none: the judged
                                                                   scores, and, for the revision trained last, the feature
                                                                   cache
     installation/owner.json                                       the installation that the store belongs to
@@ -46,10 +48,13 @@ REPORT_PAGE = "report.html"
 BILL_OF_MATERIALS = "bom.cdx.json"
 SIGNATURE = "signature.json"
 NETWORK = "network"
+CURVES = "tensorboard"
 CHECK = "check"
 CHECK_OUTCOME = f"{CHECK}/{OUTCOME}"
 CHECK_REPORT = f"{CHECK}/{REPORT}"
 CHECK_PAGE = f"{CHECK}/{REPORT_PAGE}"
+CHECKPOINT = "checkpoint"
+"""What the names of the files of checkpoints begin with."""
 IMAGE_DATA = "image-data"
 INSTALLATION = "installation"
 OWNER = "owner.json"
@@ -119,6 +124,10 @@ class ClassifierLocation:
     def network_prefix(self, revision: str) -> str:
         """Prefix of a revision's own network."""
         return self.artifact_key(revision, NETWORK)
+
+    def curves_prefix(self, revision: str) -> str:
+        """Prefix of the curves of a revision's fine-tuning."""
+        return self.artifact_key(revision, CURVES)
 
     def image_data_prefix(self, revision: str) -> str:
         """Prefix of everything that a training computed of single images, and that is erased with them."""

@@ -8,6 +8,7 @@ use them reads the sources itself.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections import defaultdict
@@ -99,7 +100,7 @@ async def save_checked(
             numbers = [checked.numbers[digest] for digest in digests]
             file = pixels.path
             if numbers != list(range(pixels.count)):
-                pixels.copy_images(numbers, copy)
+                await asyncio.to_thread(pixels.copy_images, numbers, copy)
                 file = copy
             await store.put(location.checked_key(*place, customer, _PIXELS), file)
             # Last: it completes them.
@@ -138,7 +139,7 @@ async def load_checked(
                 if int(index) in sources:
                     readings[int(index)] = _unpack_source(packed, sources[int(index)])
             digests = [str(digest) for digest in document["images"]]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             raise CheckedImagesError(f"{key} is damaged") from error
         await _load_pixels(store, f"{key.removesuffix(_SOURCES)}{_PIXELS}", digests, pixels, numbers)
     used = {file.digest for reading in readings.values() for file in reading.files if file.digest is not None}
@@ -182,7 +183,7 @@ async def _load_pixels(
 
 
 def _find_owners(checked: CheckedImages) -> dict[str, str | None]:
-    """By digest, the customer whose image it is; None if it is nobody's. Of several, the first."""
+    """By digest, the customer whose image it is; None: it has no customer. Of several, the first."""
     owners: dict[str, str | None] = {}
     for _, reading in sorted(checked.readings.items()):
         for file in reading.files:
@@ -196,7 +197,7 @@ def _pack_source(reading: SourceReading) -> dict[str, Any]:
 
 
 def _unpack_source(packed: Mapping[str, Any], source: Source) -> SourceReading:
-    """Raises ValueError, TypeError, KeyError."""
+    """Raises ValueError, TypeError, LookupError, OverflowError."""
     sha256 = packed["sha256"]
     files = tuple(_unpack(file) for file in packed["files"])
     return SourceReading(source=source, files=files, sha256=None if sha256 is None else str(sha256))
@@ -207,7 +208,7 @@ def _pack(file: FileReading) -> list[Any]:
 
 
 def _unpack(packed: Sequence[Any]) -> FileReading:
-    """Raises ValueError, TypeError."""
+    """Raises ValueError, TypeError, LookupError, OverflowError."""
     name, digest, sides, fault = packed
     return FileReading(
         name=str(name),

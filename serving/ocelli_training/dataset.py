@@ -101,7 +101,7 @@ class Example:
     sides: tuple[int, int] | None = None
     """See `FileReading.sides`."""
     customer: str | None = None
-    """Key of the customer whose image it is; None if it is nobody's. Of several, the first."""
+    """Key of the customer whose image it is; None: it has no customer. Of several, the first."""
 
 
 @dataclass(frozen=True, kw_only=True)

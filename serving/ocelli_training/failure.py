@@ -16,7 +16,12 @@ from ocelli_training.dataset import DatasetError
 from ocelli_training.reading import SourcesError
 from ocelli_training.revision_store import DefinitionError
 from ocelli_training.tuning_recipe import DivergedError, GpuMemoryError, TuningError
-from ocelli_training.workers import WorkerLostError, WorkersMissingError, WorkersNotConnectedError
+from ocelli_training.workers import (
+    WorkerLostError,
+    WorkersDisconnectedError,
+    WorkersMissingError,
+    WorkersNotConnectedError,
+)
 
 _TUNING_REASONS: Mapping[type[TuningError], OutcomeReason] = {
     DivergedError: OutcomeReason.TRAINING_DIVERGED,
@@ -51,7 +56,7 @@ def describe_failure(classifier: str, error: Exception) -> Failure:
             return Failure(reason=OutcomeReason.BACKBONE_UNAVAILABLE, exit_code=ExitCode.MISCONFIGURED, message=message)
         case WorkerLostError():
             return _failed(f"Classifier {classifier}: {error}", exit_code=ExitCode.WORKER_LOST)
-        case WorkersMissingError() | WorkersNotConnectedError():
+        case WorkersMissingError() | WorkersNotConnectedError() | WorkersDisconnectedError():
             return _failed(f"Classifier {classifier}: {error}")
         case SigningKeyError():
             message = f"Classifier {classifier}: {error}; then raise spec.retrainNonce to train again"

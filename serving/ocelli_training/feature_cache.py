@@ -68,7 +68,7 @@ class ImageFeatures:
 
     @property
     def row_bytes(self) -> int:
-        """What a image takes in a file."""
+        """What an image takes in a file."""
         return _DIGEST_BYTES + sum(array[:1].nbytes for array in self.arrays)
 
     @property
@@ -81,7 +81,7 @@ class KnownImages:
     """Images whose features are cached."""
 
     def __init__(self, parts: Sequence[ImageFeatures] = (), without: Collection[str] = ()) -> None:
-        """Of a image in several parts, the one with the most views counts. `without` are digests to leave out."""
+        """Of an image in several parts, the one with the most views counts. `without` are digests to leave out."""
         self._parts = parts
         self._places = {
             digest: (part, row)
@@ -94,11 +94,11 @@ class KnownImages:
         return len(self._places)
 
     def find(self, digest: str) -> tuple[ImageFeatures, int] | None:
-        """Where a image is, with its row; None if it is not known."""
+        """Where an image is, with its row; None if it is not known."""
         return self._places.get(digest)
 
     def sides(self, digest: str) -> tuple[int, int] | None:
-        """The shorter and the longer side of a image, as stored; None if it is not known."""
+        """The shorter and the longer side of an image, as stored; None if it is not known."""
         place = self._places.get(digest)
         if place is None:
             return None
@@ -111,7 +111,7 @@ class KnownImages:
 
 
 def describe_computation(metadata: BackboneMetadata, device: Accelerator, precision: Precision) -> str:
-    """A digest (hex) of everything that decides, to the last bit, which features a image has.
+    """A digest (hex) of everything that decides, to the last bit, which features an image has.
 
     The instruction sets of the processor are part of it: libraries choose their code by them, and these round differently.
     """
@@ -155,8 +155,9 @@ class FeatureCache:
                 try:
                     left_bytes -= await self._fetch(key, copy, left_bytes)
                     parts.append(read_features(copy, self._location.classifier_id, computation, feature_count))
-                except FeatureCacheError as error:
+                except (FeatureCacheError, OSError) as error:
                     logger.warning("features.cache_ignored", extra={"error": f"{key}: {error}"})
+                    copy.unlink(missing_ok=True)
         except ObjectStoreError as error:
             logger.warning("features.cache_ignored", extra={"error": str(error)})
         return KnownImages(parts)
@@ -265,7 +266,7 @@ def read_features(path: Path, classifier_id: str, computation: str, feature_coun
             header = json.loads(file.read(_HEADER_BYTES))
             made_by = (header["classifier"], header["computation"], header["features"])
             count, views, expected = int(header["images"]), [View(name) for name in header["views"]], str(header["sha256"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise FeatureCacheError("the feature cache has no valid header") from error
         if made_by != (classifier_id, computation, feature_count):
             raise FeatureCacheError("the feature cache was made for another Classifier, backbone, processor or library")

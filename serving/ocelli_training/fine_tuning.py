@@ -42,6 +42,7 @@ from ocelli_training.settings import TrainerSettings
 from ocelli_training.shared_tuning import SharedTask, send_images, send_run
 from ocelli_training.stop_request import StopRequest
 from ocelli_training.tuning_checkpoint import INTERVAL_SECONDS, Checkpoint, CheckpointStore
+from ocelli_training.tuning_curves import CurveStore
 from ocelli_training.tuning_network import TunedNetwork
 from ocelli_training.tuning_recipe import RunPlan, StoppingScores, TuningRecipe, choose_epochs, is_improvement, plan_runs
 from ocelli_training.tuning_run import RunState, Step, TuningImages, TuningRun
@@ -72,6 +73,14 @@ class TuningTask:
     """The connection to the other workers, if there are any. This one is the first."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TuningFiles:
+    """What is written while fine-tuning runs."""
+
+    checkpoints: CheckpointStore
+    curves: CurveStore
+
+
 async def fine_tune(
     task: TuningTask,
     settings: TrainerSettings,
@@ -79,20 +88,23 @@ async def fine_tune(
     stop: StopRequest,
     progress: Progress,
 ) -> TuningOutcome:
-    """Tune in a thread, with checkpoints next to the other documents of the attempt. Errors as `FineTuning.tune`.
+    """Tune in a thread, with checkpoints next to the other documents of the attempt, and curves next to the artifact.
 
-    Afterwards no other worker is needed, whatever the end.
+    Errors as `FineTuning.tune`. Afterwards no other worker is needed, whatever the end.
     """
+    location, loop = settings.location, asyncio.get_running_loop()
     checkpoints = CheckpointStore(
         store=store,
-        key=partial(settings.location.training_key, settings.revision, settings.attempt),
+        key=partial(location.training_key, settings.revision, settings.attempt),
         inputs=digest_inputs(task),
         scratch=task.scratch,
-        loop=asyncio.get_running_loop(),
+        loop=loop,
         interval_seconds=INTERVAL_SECONDS,
     )
+    curves = CurveStore(store=store, prefix=location.curves_prefix(settings.revision), scratch=task.scratch, loop=loop)
+    files = TuningFiles(checkpoints=checkpoints, curves=curves)
     try:
-        return await asyncio.to_thread(lambda: FineTuning(task, checkpoints, stop, progress).tune())
+        return await asyncio.to_thread(lambda: FineTuning(task, files, stop, progress).tune())
     finally:
         if task.group is not None:
             task.group.release()
@@ -101,14 +113,14 @@ async def fine_tune(
 class FineTuning:
     """One training. It blocks, and is called from a thread of its own."""
 
-    def __init__(self, task: TuningTask, checkpoints: CheckpointStore, stop: StopRequest, progress: Progress) -> None:
-        self._task, self._checkpoints, self._stop, self._progress = task, checkpoints, stop, progress
+    def __init__(self, task: TuningTask, files: TuningFiles, stop: StopRequest, progress: Progress) -> None:
+        self._task, self._stop, self._progress = task, stop, progress
+        self._checkpoints, self._curves = files.checkpoints, files.curves
         self._runs = plan_runs(task.examples.folds, task.examples.membership)
         self._heads = PartialHeads(task.examples, task.linear.recipe, threads=task.threads)
         self._finished = _Finished.start(task.examples.membership)
         self._torch_device = torch.device("cuda" if task.device is Accelerator.GPU else "cpu")
         torch.set_num_threads(task.threads)
-        progress.report_device(f"PyTorch {task.device}")
         # The same numbers from the same seeds, as far as the libraries can do that.
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
 
@@ -126,7 +138,9 @@ class FineTuning:
             digest = task.backbone.digest
             send_images(task.group, SharedTask(backbone_digest=digest, recipe=task.recipe, images=task.images))
         checkpoint = self._checkpoints.load()
-        if checkpoint is not None:
+        if checkpoint is None:
+            self._curves.clear()
+        else:
             self._finished.restore(checkpoint)
             logger.info("tuning.resumed", extra=checkpoint.place)
         for plan in self._runs[len(self._finished.best_epochs) : -1]:
@@ -215,6 +229,7 @@ class FineTuning:
         if checkpoint is not None and "run" in checkpoint.document:
             run.restore(RunState(**checkpoint.document["run"]), checkpoint.tensors)
         run.state.halved = run.state.halved or self._finished.halved
+        self._progress.report_device(run.engine_name)
         if task.group is not None:
             send_run(task.group, run, plan, epochs)
 
@@ -229,6 +244,9 @@ class FineTuning:
                     loss=round(step.loss, 6),
                 )
             )
+            if run.state.step == 0:
+                # An epoch has ended. Before the checkpoint: no state is ahead of its curves.
+                self._curves.save(plan.number + 1, run.curve())
             # Read once: a request that arrives meanwhile waits for the next step, and does not end what is not saved. Another
             # worker that was asked to stop ends after this step as well.
             group = task.group

@@ -27,7 +27,7 @@ def find_erased_customers(document: Mapping[str, Any]) -> frozenset[str]:
 
 
 def rows_by_customer(customers: Sequence[str | None]) -> dict[str | None, NDArray[np.intp]]:
-    """For each customer, by key, the rows of their images; `customers` are those of all images, None for nobody."""
+    """For each customer, by key, the rows of their images; `customers` are those of all images, or None."""
     rows: dict[str | None, list[int]] = defaultdict(list)
     for row, customer in enumerate(customers):
         rows[customer].append(row)

@@ -7,6 +7,7 @@ sees the erasure, or the erasure sees what the trainer has written.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -104,7 +105,7 @@ class RevisionStore:
         left = {customer: part for customer, part in results.judged.items() if customer not in erased}
         await save_judged(self._store, self._location, self._revision, left)
         await self._put(REPORT, _json(report))
-        await self._put(REPORT_PAGE, render_page(report, results.build_thumbnails(erased)).encode())
+        await self._put(REPORT_PAGE, await asyncio.to_thread(_build_page, report, results, erased))
         await self._put(BILL_OF_MATERIALS, _json(results.provenance.to_json()))
         if results.network is not None:
             await self._save_network(results.network.metadata, results.network.files)
@@ -148,6 +149,10 @@ class RevisionStore:
 
     async def _put(self, file: str, content: bytes) -> None:
         await self._store.put(self._location.artifact_key(self._revision, file), content)
+
+
+def _build_page(report: Mapping[str, Any], results: Results, erased: Collection[str]) -> bytes:
+    return render_page(report, results.build_thumbnails(erased)).encode()
 
 
 def _load_signer(settings: TrainerSettings) -> Signer | None:

@@ -233,13 +233,24 @@ async def _remote(reader: SourceReader, request: _Request) -> FetchedSource:
     return await _follow_list(reader, request, request.fetched(request.copy, digest))
 
 
+def _find_copy_key(reader: SourceReader, request: _Request) -> str | None:
+    """Key of the copy of a pinned source; None where none is kept."""
+    digest = request.source.sha256
+    # Single files are those of pretrained weights: they are imported once, and the sweep would delete their copies.
+    if not reader.access.keeps_copies or digest is None or request.is_file:
+        return None
+    return reader.access.location.source_key(digest)
+
+
 async def _read_kept(reader: SourceReader, request: _Request) -> bool:
     """Read the copy of a pinned source that an earlier training kept. Returns whether there is one."""
-    if not reader.access.keeps_copies or request.source.sha256 is None:
+    key = _find_copy_key(reader, request)
+    if key is None:
         return False
     try:
-        chunks = _read_object(reader, reader.access.location.source_key(request.source.sha256))
-        digest = await copy_bytes(chunks, request.copy, lambda size_bytes, _: request.limits.check_size(size_bytes))
+        digest = await copy_bytes(
+            _read_object(reader, key), request.copy, lambda size_bytes, _: request.limits.check_size(size_bytes)
+        )
     except (ObjectNotFoundError, StoreUnavailableError):
         return False
     return digest == request.source.sha256
@@ -247,10 +258,11 @@ async def _read_kept(reader: SourceReader, request: _Request) -> bool:
 
 async def _keep(reader: SourceReader, request: _Request) -> None:
     """Keep a copy of a pinned source, so that the next training need not fetch it."""
-    if not reader.access.keeps_copies or request.source.sha256 is None:
+    key = _find_copy_key(reader, request)
+    if key is None:
         return
     try:
-        await reader.access.store.put(reader.access.location.source_key(request.source.sha256), request.copy)
+        await reader.access.store.put(key, request.copy)
     except StoreUnavailableError as error:
         # The training has what it needs.
         logger.warning("source.not_kept", extra={"source": shown_source(request.source), "error": str(error)})

@@ -31,7 +31,11 @@ class SourceSecret:
 
     def covers(self, url: str) -> bool:
         """Whether its credentials may be sent to the host, or to the bucket, of a URL."""
-        return find_origin(url) in self.hosts
+        try:
+            return find_origin(url) in self.hosts
+        except ValueError:
+            # Its port is not one. Connecting to it fails, with a message.
+            return False
 
 
 def find_origin(url: str) -> str:

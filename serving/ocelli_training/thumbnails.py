@@ -43,7 +43,7 @@ def build_thumbnails(
 
     Args:
         shown: their digests, the most important first.
-        examples: say whose images they are. A image of nobody's examples is not shown.
+        examples: say whose images they are. Other images are not shown.
         find_pixels: the pixels of an image by its digest, uint8[height, width, 3]; None leaves it out.
         erased: keys of customers whose images must not be shown any more.
     """

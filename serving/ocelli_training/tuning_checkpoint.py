@@ -21,10 +21,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ocelli_storage.documents import parse_document
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectStoreError
+from ocelli_storage.layout import CHECKPOINT
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectStoreError, ObjectTooLargeError
 
 FORMAT_VERSION = 1
-POINTER = "checkpoint.json"
+POINTER = f"{CHECKPOINT}.json"
 INTERVAL_SECONDS = 30.0
 """At most the work of this time is lost, and of one step."""
 _POINTER_LIMIT_BYTES = 1 << 20
@@ -74,7 +75,7 @@ class CheckpointStore:
         path = self._scratch / "checkpoint.safetensors"
         safetensors.torch.save_file(checkpoint.tensors, path)
         digest = _file_digest(path)
-        file = f"checkpoint-{digest[:16]}.safetensors"
+        file = f"{CHECKPOINT}-{digest[:16]}.safetensors"
         pointer = {
             "formatVersion": FORMAT_VERSION,
             "inputs": self._inputs,
@@ -106,18 +107,21 @@ class CheckpointStore:
         try:
             pointer = parse_document(self._wait(self._store.get(self._key(POINTER), limit_bytes=_POINTER_LIMIT_BYTES)))
             file, digest = str(pointer["file"]), pointer["sha256"]
-            if (pointer["formatVersion"], pointer["inputs"]) != (FORMAT_VERSION, self._inputs) or "/" in file:
+            if "/" in file:
+                raise ValueError(f"{POINTER} names a file in another folder")
+            # The next one replaces it, whether this one is used or not.
+            self._file = file
+            if (pointer["formatVersion"], pointer["inputs"]) != (FORMAT_VERSION, self._inputs):
                 logger.warning("checkpoint.of_other_inputs")
                 return None
             self._wait(self._download(self._key(file), path))
             if _file_digest(path) != digest:
                 logger.warning("checkpoint.damaged", extra={"error": f"{file} does not have the digest in {POINTER}"})
                 return None
-            tensors, self._file = safetensors.torch.load_file(path), file
-            return Checkpoint(document=pointer["state"], tensors=tensors)
+            return Checkpoint(document=pointer["state"], tensors=safetensors.torch.load_file(path))
         except ObjectNotFoundError:
             return None
-        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        except (KeyError, TypeError, ValueError, ObjectTooLargeError, SafetensorError) as error:
             logger.warning("checkpoint.damaged", extra={"error": str(error)})
             return None
         finally:

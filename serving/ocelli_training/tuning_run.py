@@ -9,6 +9,7 @@ gradients. Their networks are equal at any time.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
 from ocelli_training.pixel_file import PixelFile
+from ocelli_training.tuning_curves import CurvePoint
 from ocelli_training.tuning_network import (
     MovingAverage,
     TunedNetwork,
@@ -70,6 +72,14 @@ class RunState:
     """Each step runs as two halves, because the GPU has too little memory for the whole."""
     losses: list[float] = field(default_factory=list)
     """The mean loss of the images that choose the epoch, from epoch 0 on."""
+    accuracies: list[float] = field(default_factory=list)
+    """The share of these images that is right, from epoch 0 on."""
+    training_losses: list[float] = field(default_factory=list)
+    """The mean loss of the images that are learned from, while each epoch learned, from epoch 1 on."""
+    loss_sum: float = 0.0
+    """Of the images that the next epoch has learned from."""
+    ended_at: list[float] = field(default_factory=list, compare=False)
+    """Unix time, seconds: the start, then the end of each epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +156,12 @@ class TuningRun:
         self._mixed = device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     @property
+    def engine_name(self) -> str:
+        """For the progress, such as `PyTorch GPU bfloat16`."""
+        device = "GPU" if self._device.type == "cuda" else "CPU"
+        return f"PyTorch {device} {'bfloat16' if self._mixed else 'float32'}"
+
+    @property
     def stopping_scores(self) -> tuple[StoppingScores, StoppingScores]:
         """Of the images that choose the epoch: by the linear heads, and in the best epoch."""
         assert self._first_scores is not None
@@ -159,6 +175,8 @@ class TuningRun:
             DivergedError, GpuMemoryError: see there.
         """
         state, steps = self.state, self._steps
+        if not state.ended_at:
+            state.ended_at.append(time.time())
         if not state.losses and len(self._plan.stopping):
             self._note_losses()
         while not self._is_over():
@@ -172,9 +190,13 @@ class TuningRun:
                 rate = self._recipe.rate(state.updates, steps * self._recipe.epochs)
                 loss = self._update(images, self._targets(self._sharing.share(batch)), rate, batch_images=len(batch))
                 state.step += 1
+                state.loss_sum += loss * len(batch)
                 if state.step == len(batches):
                     state.epoch, state.step = state.epoch + 1, 0
+                    state.training_losses.append(state.loss_sum / len(rows))
+                    state.loss_sum = 0.0
                     self._note_losses()
+                    state.ended_at.append(time.time())
                 after_step(Step(done_epochs=state.epoch + state.step / steps, loss=loss))
         for name, value in self.network.named_parameters():
             value.data.copy_(self._best[name])
@@ -212,6 +234,25 @@ class TuningRun:
             for name in ("first", "best")
         )
         self.state = state
+
+    def curve(self) -> tuple[CurvePoint, ...]:
+        """A point for epoch 0, the linear heads, and for each epoch that is done."""
+        state, steps = self.state, self._steps
+
+        def part(values: Sequence[float], epoch: int) -> float | None:
+            return values[epoch] if 0 <= epoch < len(values) else None
+
+        return tuple(
+            CurvePoint(
+                epoch=epoch,
+                at=at,
+                learning_rate=self._recipe.rate(epoch * steps - 1, steps * self._recipe.epochs) if epoch else None,
+                training_loss=part(state.training_losses, epoch - 1),
+                loss=part(state.losses, epoch),
+                accuracy=part(state.accuracies, epoch),
+            )
+            for epoch, at in enumerate(state.ended_at)
+        )
 
     @property
     def _steps(self) -> int:
@@ -320,6 +361,7 @@ class TuningRun:
             state.best_epoch, self._best_scores = state.epoch, scores
             self._best = {name: value.clone() for name, value in self._average.values.items()}
         state.losses.append(float(scores.losses.mean()))
+        state.accuracies.append(float(scores.right.mean()))
 
     def _margins(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """float64[len(rows), C] of whole images."""

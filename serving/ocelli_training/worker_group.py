@@ -313,12 +313,14 @@ async def join_workers(membership: Membership, is_done: Callable[[], Awaitable[b
     """
     started, patience = time.monotonic(), membership.patience
     refused: set[str] = set()
+    called: set[str] = set()
     while time.monotonic() - started < patience.start_seconds:
         if await is_done():
             return None
         address = await find_address(membership.store, membership.key)
         if address is not None and address.session not in refused:
-            control = await asyncio.to_thread(_call, address)
+            control = await asyncio.to_thread(_call, address, logs=address.session not in called)
+            called.add(address.session)
             if control is not None and control.add(f"joined/{membership.worker}", 1) == 1:
                 group = await _wait_for_go(membership, control, address, started)
                 if group is not None:
@@ -359,8 +361,8 @@ def _listen(host: str) -> tuple[Control, int]:
     return control, port
 
 
-def _call(address: WorkerAddress) -> Control | None:
-    """The board of the first worker; None: it does not answer there, or somebody else does."""
+def _call(address: WorkerAddress, *, logs: bool) -> Control | None:
+    """The board of the first worker; None: it does not answer there, or somebody else does. `logs`: why, in the log."""
     try:
         # The library would try for minutes, and write pages about it.
         socket.create_connection((address.host, address.port), timeout=5).close()
@@ -368,7 +370,8 @@ def _call(address: WorkerAddress) -> Control | None:
         if not control.check([_SESSION]) or control.get(_SESSION).decode() != address.session:
             return None
     except Exception as error:  # OSError, and the library's errors, which have no common class
-        logger.info("first_worker.not_reached", extra={"error": str(error).partition("\n")[0]})
+        if logs:
+            logger.info("first_worker.not_reached", extra={"error": str(error).partition("\n")[0]})
         return None
     return control
 

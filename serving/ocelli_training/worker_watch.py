@@ -14,12 +14,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from ocelli_training.workers import FIRST_WORKER, WorkerLostError, WorkerPatience, WorkersNotConnectedError
+from ocelli_training.workers import (
+    FIRST_WORKER,
+    WorkerLostError,
+    WorkerPatience,
+    WorkersDisconnectedError,
+    WorkersNotConnectedError,
+)
 
 ENDED_WELL = "ended"
 """What the first worker says when the results are stored."""
 _LOOK_SECONDS = 0.25
 _MISSED_BEATS = 5
+_CAUSE_LIMIT = 200
+"""Characters of a library's message."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +55,7 @@ class WorkerWatch:
         self._board, self._worker, self._workers, self._patience, self._abort = board, worker, workers, patience, abort
         self._started_at = time.monotonic()
         self._seen = {other: self._started_at for other in range(workers) if other != worker}
-        self._lost: WorkerLostError | None = None
+        self._lost: WorkerLostError | WorkersDisconnectedError | None = None
         self._lost_at = 0.0
         self._connecting_since: float | None = None
         self._finished = False
@@ -62,19 +70,26 @@ class WorkerWatch:
         return self._finished
 
     def check(self) -> None:
-        """Raises WorkerLostError if a worker is lost."""
+        """Raises WorkerLostError if a worker is lost, WorkersDisconnectedError if their connection is."""
         if self._lost is not None:
             raise self._lost
 
-    def explain(self, error: Exception) -> WorkerLostError:
-        """The lost worker behind an error of a collective, once it is known which one that is."""
-        logger.warning("workers.connection_broken", extra={"error": str(error).partition("\n")[0]})
+    def explain(self, error: Exception) -> WorkerLostError | WorkersDisconnectedError:
+        """The lost worker behind an error of a collective, once it is known which one that is.
+
+        If all workers show signs of life until the deadline, none is lost. Then the error counts as a failure of this worker:
+        otherwise a library that fails each time would be tried again forever.
+        """
+        cause = str(error).partition("\n")[0][:_CAUSE_LIMIT]
+        logger.warning("workers.connection_broken", extra={"error": cause})
         deadline = time.monotonic() + self._patience.lost_seconds
         while self._lost is None:
             # A connection is closed, so fewer missing signs are enough to say by whom.
             silent, now = min(self._seen, key=self._seen.__getitem__), time.monotonic()
-            if now - self._seen[silent] > _MISSED_BEATS * self._patience.beat_seconds or now > deadline:
+            if now - self._seen[silent] > _MISSED_BEATS * self._patience.beat_seconds:
                 self._note(silent, "has closed its connections, and does not respond")
+            elif now > deadline:
+                self._end_because(WorkersDisconnectedError(workers=self._workers, cause=cause))
             time.sleep(_LOOK_SECONDS)
         return self._lost
 
@@ -144,9 +159,11 @@ class WorkerWatch:
                 self._abort(self._lost)
 
     def _note(self, worker: int, fact: str) -> None:
+        self._end_because(WorkerLostError(worker=worker, workers=self._workers, fact=fact))
+
+    def _end_because(self, error: WorkerLostError | WorkersDisconnectedError) -> None:
         if self._lost is None:
-            self._lost_at = time.monotonic()
-            self._lost = WorkerLostError(worker=worker, workers=self._workers, fact=fact)
+            self._lost_at, self._lost = time.monotonic(), error
 
 
 def end_key(worker: int) -> str:

@@ -72,6 +72,16 @@ class WorkersNotConnectedError(Exception):
         )
 
 
+class WorkersDisconnectedError(Exception):
+    """All workers run, but cannot exchange numbers any more. The message is fact and remedy."""
+
+    def __init__(self, *, workers: int, cause: str) -> None:
+        super().__init__(
+            f"the connection between the {workers} workers failed, and all of them run ({cause}); check the network between "
+            "their nodes and the log of each worker, or set spec.training.workers to 1"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkerAddress:
     """Where the first worker listens."""

@@ -26,7 +26,7 @@ LEARNED = "learned"
 
 
 def read_zips(folder: Path) -> Iterator[tuple[bytes, int]]:
-    """Every picture with the number of its class."""
+    """Every image with the number of its class."""
     for label, path in enumerate(sorted(folder.glob("*.zip"))):
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
@@ -64,12 +64,12 @@ def main() -> None:
 
     def extract(folder: str) -> tuple[NDArray[np.float32], list[int]]:
         rows, labels, batch = [], [], []
-        pictures = list(read_zips(Path(folder)))
+        files = list(read_zips(Path(folder)))
         with ThreadPoolExecutor(int(cores)) as pool, torch.inference_mode():
-            for pixels, (_, label) in zip(pool.map(decode, (data for data, _ in pictures)), pictures, strict=True):
+            for pixels, (_, label) in zip(pool.map(decode, (data for data, _ in files)), files, strict=True):
                 batch.append(pixels)
                 labels.append(label)
-                if len(batch) == BATCH_IMAGES or len(labels) == len(pictures):
+                if len(batch) == BATCH_IMAGES or len(labels) == len(files):
                     # The network's first axes are those of an image file; in memory the channels stay first.
                     rows.append(network(torch.stack(batch).permute(0, 2, 3, 1)).numpy())
                     batch = []

@@ -1,7 +1,7 @@
 """`make benchmark-training`: how fast trainings are, next to the limit of the machine and to PyTorch with scikit-learn.
 
 Prints what, ours, the other side or the limit, their ratio, the goal, and whether it is met. Both sides are measured in one
-run, the limit half before and half after ours. It fails only if it cannot measure. `PICTURES=200` is quick. Pictures are made
+run, the limit half before and half after ours. It fails only if it cannot measure. `IMAGES=200` is quick. Images are made
 here: stripes of ten directions, with noise.
 """
 
@@ -34,47 +34,26 @@ from ocelli_storage.archives import EXAMPLE_KINDS
 from ocelli_storage.store_url import open_store
 from ocelli_training.extraction import wanted_views
 from ocelli_training.fit import View
+from tests.benchmarks.comparison import HEADING, Comparison
 from tests.benchmarks.eager_training import LEARNED, read_zips
 from tests.benchmarks.trainer_process import LOCATION, MeasuredTraining, TrainerProcess
 
 CLASSES = 10
-PICTURES = int(os.environ.get("PICTURES", "2000"))
-JUDGED_PICTURES = min(max(PICTURES // 2, 200), 1000)
-ADDED_PICTURES = 10
-LARGE_PICTURES = min(max(PICTURES // 4, 100), 500)
-MADE_LARGE_PICTURES = 20
-"""Different large pictures; the others are copies of them with other bytes at the end."""
+IMAGES = int(os.environ.get("IMAGES", "2000"))
+JUDGED_IMAGES = min(max(IMAGES // 2, 200), 1000)
+ADDED_IMAGES = 10
+LARGE_IMAGES = min(max(IMAGES // 4, 100), 500)
+MADE_LARGE_IMAGES = 20
+"""Different large images; the others are copies of them with other bytes at the end."""
 SIZE = (640, 480)
 LARGE_SIZE = (4000, 3000)
-LIMIT_BATCH_PICTURES = 250
-"""Cores wait for the last picture of each."""
-_BATCH_PICTURES = 64
+LIMIT_BATCH_IMAGES = 250
+"""Cores wait for the last image of each."""
+_BATCH_IMAGES = 64
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One figure of ours next to another one. As text: a line of a table."""
-
-    what: str
-    ours: float
-    other: float
-    unit: str
-    ratio: float
-    goal: float
-    at_least: bool
-
-    @property
-    def met(self) -> bool:
-        return self.ratio >= self.goal if self.at_least else self.ratio <= self.goal
-
-    def __str__(self) -> str:
-        bound, verdict = (">=" if self.at_least else "<="), "met" if self.met else "missed"
-        figures = f"{self.ours:9.3f} {self.other:9.3f} {self.unit:2}"
-        return f"{self.what:68} {figures} {self.ratio:7.3f} {bound} {self.goal:5.2f} {verdict}"
-
-
-def made_picture(seed: int, label: int, size: tuple[int, int] = SIZE, kind: str = "JPEG") -> bytes:
-    """A picture file: stripes in the direction of a class on a ground of clouds, in colours of chance."""
+def made_image(seed: int, label: int, size: tuple[int, int] = SIZE, kind: str = "JPEG") -> bytes:
+    """An image file: stripes in the direction of a class on a ground of clouds, in colours of chance."""
     random = np.random.default_rng(seed)
     width, height = size
     angle = np.pi * (label + random.normal(scale=0.2)) / CLASSES
@@ -84,7 +63,7 @@ def made_picture(seed: int, label: int, size: tuple[int, int] = SIZE, kind: str 
     wave = np.sin(frequency * (np.cos(angle) * column + np.sin(angle) * row) + random.uniform(0, 6)).astype(np.float32)
     pixels = wave[..., np.newaxis] * random.uniform(15, 40, size=3).astype(np.float32)
     clouds = Image.fromarray(random.integers(40, 215, size=(12, 16, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    # Grain of a sixteenth of the picture, repeated: drawing as many numbers as a large picture has takes a second. A PNG with
+    # Grain of a sixteenth of the image, repeated: drawing as many numbers as a large image has takes a second. A PNG with
     # grain has more bytes than an example may have.
     grain = random.normal(scale=14 if kind == "JPEG" else 0, size=(height // 4, width // 4, 1)).astype(np.float32)
     pixels += np.asarray(clouds, dtype=np.float32) + np.tile(grain, (4, 4, 1))
@@ -94,7 +73,7 @@ def made_picture(seed: int, label: int, size: tuple[int, int] = SIZE, kind: str 
 
 
 def write_zips(folder: Path, count: int, make: Callable[[int, int], bytes], *, first_seed: int = 0) -> dict[str, Path]:
-    """A zip for each class; the pictures are stored as they are, `make` gets a seed and a class."""
+    """A zip for each class; the images are stored as they are, `make` gets a seed and a class."""
     folder.mkdir(exist_ok=True)
     zips = {f"class-{label}": folder / f"class-{label}.zip" for label in range(CLASSES)}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -122,16 +101,16 @@ class Limit:
     decoding: float = 0.0
     engine: float = 0.0
 
-    def measure(self, trainer: TrainerProcess, engine: Engine, pictures: Sequence[bytes]) -> None:
-        """Add what these pictures take."""
+    def measure(self, trainer: TrainerProcess, engine: Engine, files: Sequence[bytes]) -> None:
+        """Add what these images take."""
         decode = ImageDecoder(engine.metadata.preprocessing, EXAMPLE_KINDS)
         views = {View.MIRRORED: mirrored, View.ENLARGED: enlarged}
         with ThreadPoolExecutor(trainer.cores) as pool:
-            for start in range(0, len(pictures), LIMIT_BATCH_PICTURES):
+            for start in range(0, len(files), LIMIT_BATCH_IMAGES):
                 started = time.monotonic()
-                images = np.stack(list(pool.map(decode, pictures[start : start + LIMIT_BATCH_PICTURES])))
+                images = np.stack(list(pool.map(decode, files[start : start + LIMIT_BATCH_IMAGES])))
                 self.decoding += time.monotonic() - started
-                for view in (images, *(views[name](images) for name in wanted_views(PICTURES, PICTURES // CLASSES))):
+                for view in (images, *(views[name](images) for name in wanted_views(IMAGES, IMAGES // CLASSES))):
                     started = time.monotonic()
                     engine.features(view)
                     self.engine += time.monotonic() - started
@@ -143,13 +122,13 @@ def extraction_seconds(training: MeasuredTraining) -> float:
 
 
 def judge(trainer: TrainerProcess, engine: Engine, revision: str, folder: Path) -> float:
-    """The accuracy of a trained revision on pictures that it has not seen."""
+    """The accuracy of a trained revision on images that it has not seen."""
     artifact = asyncio.run(load_artifact(open_store(trainer.store_url), LOCATION, revision))
     decode = ImageDecoder(engine.metadata.preprocessing, EXAMPLE_KINDS)
     right: list[NDArray[np.bool_]] = []
-    pictures = list(read_zips(folder))
-    for start in range(0, len(pictures), _BATCH_PICTURES):
-        batch = pictures[start : start + _BATCH_PICTURES]
+    files = list(read_zips(folder))
+    for start in range(0, len(files), _BATCH_IMAGES):
+        batch = files[start : start + _BATCH_IMAGES]
         scores = artifact.heads.scores(engine.features(np.stack([decode(data) for data, _ in batch])))
         right.append(scores.argmax(axis=1) == np.array([label for _, label in batch]))
     return float(np.concatenate(right).mean())
@@ -171,20 +150,20 @@ def measure_eager(trainer: TrainerProcess, learned: Path, judged: Path) -> tuple
 
 
 def measure_speed(folder: Path, cores: int) -> Iterator[Comparison]:
-    """Extraction, end to end and retrain, on `PICTURES` pictures."""
+    """Extraction, end to end and retrain, on `IMAGES` images."""
     learned, judged = folder / "learned", folder / "judged"
-    zips = write_zips(learned, PICTURES, made_picture)
-    write_zips(judged, JUDGED_PICTURES, made_picture, first_seed=10 * PICTURES)
+    zips = write_zips(learned, IMAGES, made_image)
+    write_zips(judged, JUDGED_IMAGES, made_image, first_seed=10 * IMAGES)
     trainer = TrainerProcess.prepare(folder, zips, cores=cores)
     engine, limit = load_default_engine(trainer), Limit()
-    pictures = [data for data, _ in read_zips(learned)]
-    limit.measure(trainer, engine, pictures[::2])
+    files = [data for data, _ in read_zips(learned)]
+    limit.measure(trainer, engine, files[::2])
     first = trainer.measure(1)
-    limit.measure(trainer, engine, pictures[1::2])
-    ours, views = extraction_seconds(first), 1 + len(wanted_views(PICTURES, PICTURES // CLASSES))
-    print(f"the limit: decoding {limit.decoding:.2f} s, engine {limit.engine:.2f} s for {views} views of a picture", flush=True)
+    limit.measure(trainer, engine, files[1::2])
+    ours, views = extraction_seconds(first), 1 + len(wanted_views(IMAGES, IMAGES // CLASSES))
+    print(f"the limit: decoding {limit.decoding:.2f} s, engine {limit.engine:.2f} s for {views} views of an image", flush=True)
     yield Comparison(
-        what=f"reading and extraction, {PICTURES} pictures: limit of the machine / ours",
+        what=f"reading and extraction, {IMAGES} images: limit of the machine / ours",
         ours=ours,
         other=limit.decoding + limit.engine,
         unit="s",
@@ -194,7 +173,7 @@ def measure_speed(folder: Path, cores: int) -> Iterator[Comparison]:
     )
     eager, eager_accuracy = measure_eager(trainer, learned, judged)
     yield Comparison(
-        what=f"LinearProbe, whole process, {PICTURES} pictures: PyTorch, scikit-learn / ours",
+        what=f"LinearProbe, whole process, {IMAGES} images: PyTorch, scikit-learn / ours",
         ours=first.seconds,
         other=eager,
         unit="s",
@@ -204,7 +183,7 @@ def measure_speed(folder: Path, cores: int) -> Iterator[Comparison]:
     )
     accuracy = judge(trainer, engine, first.revision, judged)
     yield Comparison(
-        what=f"accuracy on {JUDGED_PICTURES} other pictures: ours / PyTorch, scikit-learn",
+        what=f"accuracy on {JUDGED_IMAGES} other images: ours / PyTorch, scikit-learn",
         ours=accuracy,
         other=eager_accuracy,
         unit="",
@@ -212,10 +191,10 @@ def measure_speed(folder: Path, cores: int) -> Iterator[Comparison]:
         goal=1,
         at_least=True,
     )
-    write_zips(learned, ADDED_PICTURES, made_picture, first_seed=5 * PICTURES)
+    write_zips(learned, ADDED_IMAGES, made_image, first_seed=5 * IMAGES)
     again = extraction_seconds(trainer.measure(2))
     yield Comparison(
-        what=f"reading and extraction with {ADDED_PICTURES} new pictures: ours / the first training",
+        what=f"reading and extraction with {ADDED_IMAGES} new images: ours / the first training",
         ours=again,
         other=ours,
         unit="s",
@@ -226,20 +205,18 @@ def measure_speed(folder: Path, cores: int) -> Iterator[Comparison]:
 
 
 def measure_memory(folder: Path, cores: int) -> Comparison:
-    """The peak of the trainer's memory with large pictures."""
+    """The peak of the trainer's memory with large images."""
     folder.mkdir()
-    made = [
-        made_picture(seed, seed % CLASSES, LARGE_SIZE, "PNG" if seed == 0 else "JPEG") for seed in range(MADE_LARGE_PICTURES)
-    ]
+    made = [made_image(seed, seed % CLASSES, LARGE_SIZE, "PNG" if seed == 0 else "JPEG") for seed in range(MADE_LARGE_IMAGES)]
 
     def large(seed: int, label: int) -> bytes:
-        # Decoders ignore what follows the end of a picture.
-        return made[seed % MADE_LARGE_PICTURES] + seed.to_bytes(4, "big")
+        # Decoders ignore what follows the end of an image.
+        return made[seed % MADE_LARGE_IMAGES] + seed.to_bytes(4, "big")
 
-    trainer = TrainerProcess.prepare(folder, write_zips(folder / "learned", LARGE_PICTURES, large), cores=cores)
+    trainer = TrainerProcess.prepare(folder, write_zips(folder / "learned", LARGE_IMAGES, large), cores=cores)
     peak = trainer.measure(1).peak_megabytes
     return Comparison(
-        what=f"resident memory, {LARGE_PICTURES} pictures of {LARGE_SIZE[0]}x{LARGE_SIZE[1]}: ours / 1,500 MB",
+        what=f"resident memory, {LARGE_IMAGES} images of {LARGE_SIZE[0]}x{LARGE_SIZE[1]}: ours / 1,500 MB",
         ours=peak,
         other=1500,
         unit="MB",
@@ -251,8 +228,8 @@ def measure_memory(folder: Path, cores: int) -> Comparison:
 
 def main() -> int:
     cores = len(os.sched_getaffinity(0))
-    print(f"{cores} cores; load of the machine before: {os.getloadavg()[0]:.1f}; the goals are for 2,000 pictures")
-    print(f"{'what':68} {'ours':>9} {'other':>9}      ratio     goal")
+    print(f"{cores} cores; load of the machine before: {os.getloadavg()[0]:.1f}; the goals are for 2,000 images")
+    print(HEADING)
     comparisons: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix="ocelli-benchmark-training-") as name:
         for comparison in measure_speed(Path(name), cores):

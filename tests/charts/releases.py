@@ -47,7 +47,7 @@ FULL_VALUES: Mapping[str, Any] = {
         "proxy": "http://proxy.example.com:3128",
         "caConfigMap": "company-ca",
         "cache": True,
-        "identityBuckets": ["s3://training", "gs://pictures"],
+        "identityBuckets": ["s3://training", "gs://images"],
     },
     "signing": {"secretName": "ocelli-signing", "publicKeys": [PUBLIC_KEY]},
     "images": {"prefix": "registry.example.com/ocelli-", "tag": "1.2.3", "pullSecrets": ["registry"]},

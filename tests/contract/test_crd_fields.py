@@ -11,6 +11,17 @@ import pytest
 import yaml
 
 from ocelli_api import classifier as api
+from ocelli_api.classifier_status import (
+    HISTORY_LIMIT,
+    AccuracyDrop,
+    AccuracyInterval,
+    ClassifierStatus,
+    FineTuningProgress,
+    HistoryEntry,
+    ObservedSources,
+    Progress,
+    RevisionComparison,
+)
 from ocelli_api.conditions import Condition, ConditionStatus
 from ocelli_api.names import FORBIDDEN_CLASS_CHARACTERS
 from ocelli_api.outcome import Stage
@@ -41,13 +52,14 @@ SCHEMAS = {
     api.Training: SPEC["properties"]["training"],
     api.Serving: SPEC["properties"]["serving"],
     api.Autoscaling: SPEC["properties"]["serving"]["properties"]["autoscaling"],
-    api.ClassifierStatus: STATUS,
-    api.Progress: STATUS["properties"]["progress"],
-    api.HistoryEntry: STATUS["properties"]["history"]["items"],
-    api.ObservedSources: STATUS["properties"]["observedSources"],
-    api.AccuracyInterval: STATUS["properties"]["accuracyInterval"],
-    api.RevisionComparison: COMPARISON,
-    api.AccuracyDrop: COMPARISON["properties"]["accuracyDrop"],
+    ClassifierStatus: STATUS,
+    Progress: STATUS["properties"]["progress"],
+    FineTuningProgress: STATUS["properties"]["progress"]["properties"]["fineTuning"],
+    HistoryEntry: STATUS["properties"]["history"]["items"],
+    ObservedSources: STATUS["properties"]["observedSources"],
+    AccuracyInterval: STATUS["properties"]["accuracyInterval"],
+    RevisionComparison: COMPARISON,
+    AccuracyDrop: COMPARISON["properties"]["accuracyDrop"],
     Condition: STATUS["properties"]["conditions"]["items"],
 }
 
@@ -81,7 +93,7 @@ def test_the_fields_are_the_same(cls: type) -> None:
 
 
 @pytest.mark.parametrize(
-    "cls", [cls for cls in SCHEMAS if cls not in (api.ClassifierStatus, Condition)], ids=lambda cls: cls.__name__
+    "cls", [cls for cls in SCHEMAS if cls not in (ClassifierStatus, Condition)], ids=lambda cls: cls.__name__
 )
 def test_the_defaults_are_the_same(cls: type) -> None:
     for field in dataclasses.fields(cls):
@@ -96,12 +108,13 @@ def test_a_field_without_a_default_in_the_dataclass_is_required() -> None:
     stored = (
         api.Correction,
         api.SecretReference,
-        api.ObservedSources,
-        api.Progress,
-        api.HistoryEntry,
-        api.AccuracyInterval,
-        api.RevisionComparison,
-        api.AccuracyDrop,
+        ObservedSources,
+        Progress,
+        FineTuningProgress,
+        HistoryEntry,
+        AccuracyInterval,
+        RevisionComparison,
+        AccuracyDrop,
     )
     for cls in (api.ClassifierSpec, api.ExampleClass, *stored):
         required = {
@@ -126,7 +139,7 @@ def test_the_served_revision_has_the_figures_of_the_history() -> None:
 
 
 def test_an_unseen_object_has_generation_minus_one() -> None:
-    assert STATUS["default"] == {"observedGeneration": api.ClassifierStatus.observed_generation} == {"observedGeneration": -1}
+    assert STATUS["default"] == {"observedGeneration": ClassifierStatus.observed_generation} == {"observedGeneration": -1}
 
 
 def test_the_names_are_the_same() -> None:
@@ -140,7 +153,7 @@ def test_the_bounds_are_the_same() -> None:
     assert SPEC["properties"]["classes"]["maxItems"] == api.CLASSES_LIMIT
     assert CLASS["properties"]["name"]["maxLength"] == api.CLASS_NAME_LIMIT
     assert SPEC["properties"]["displayName"]["maxLength"] == api.DISPLAY_NAME_LIMIT
-    assert STATUS["properties"]["history"]["maxItems"] == api.HISTORY_LIMIT
+    assert STATUS["properties"]["history"]["maxItems"] == HISTORY_LIMIT
     assert CLASS["properties"]["examples"]["maxItems"] == api.CLASS_SOURCES_LIMIT
     assert SPEC["properties"]["negativeExamples"]["maxItems"] == api.CLASS_SOURCES_LIMIT
     rules = str(SPEC["x-kubernetes-validations"]) + str(VERSION["schema"]["openAPIV3Schema"]["x-kubernetes-validations"])

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torchvision import models
 
 from ocelli_api.classifier import Accelerator
@@ -27,7 +28,7 @@ from ocelli_model.heads import Heads
 from ocelli_model.preprocessing import decode_image
 from ocelli_model.publish import publish_backbone
 from ocelli_training import fine_tuning
-from tests.unit.model.images import make_file, striped
+from tests.unit.model.images import make_file
 from tests.unit.training.conftest import Trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -36,15 +37,17 @@ BOUND = 0.0005
 IMAGES = 10
 
 
-def make_image(*, vertical: bool, seed: int) -> bytes:
-    return make_file(striped(vertical=vertical, seed=seed, size=240), "JPEG")
+def draw(seed: int, *, red: bool, size: int = 240) -> NDArray[np.uint8]:
+    """uint8[size, size, 3]: noise around one of two colours, which also the features of random weights distinguish."""
+    noise = np.random.default_rng(seed).integers(0, 60, (size, size, 3))
+    return (noise + np.array([180, 60, 60] if red else [60, 60, 180])).astype(np.uint8)
 
 
-def make_zip(*, vertical: bool) -> bytes:
+def make_zip(*, red: bool) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for seed in range(IMAGES):
-            archive.writestr(f"{seed}.jpg", make_image(vertical=vertical, seed=seed))
+            archive.writestr(f"{seed}.jpg", make_file(draw(seed, red=red), "JPEG"))
     return file.getvalue()
 
 
@@ -55,7 +58,7 @@ def make_weights(name: str) -> dict[str, torch.Tensor]:
         if isinstance(module, torch.nn.BatchNorm2d):
             # The statistics of one batch, not their moving average.
             module.momentum = 1.0
-    images = np.stack([striped(vertical=vertical, seed=seed, size=224) for vertical in (True, False) for seed in range(8)])
+    images = np.stack([draw(seed, red=red, size=224) for red in (True, False) for seed in range(8)])
     with torch.no_grad():
         network.train()(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 64 - 2)
     return network.state_dict()
@@ -71,9 +74,9 @@ def test_a_tuned_torchvision_network_is_served_alike_by_both_engines(
     trainer = Trainer(tmp_path / "trainer")
     published = asyncio.run(publish_backbone(trainer.store, name, weights=str(weights)))
     trainer.environment[Environment.BACKBONES] = str(published)
-    for class_name, vertical in (("upright", True), ("flat", False)):
-        trainer.add_class(class_name, trainer.upload(make_zip(vertical=vertical)))
-    trainer.definition["model"] = {"strategy": "FineTune", "backbone": name, "epochs": 1, "batchSize": 8}
+    for class_name, red in (("red", True), ("blue", False)):
+        trainer.add_class(class_name, trainer.upload(make_zip(red=red)))
+    trainer.definition["model"] = {"strategy": "FineTune", "backbone": name, "epochs": 1, "batchSize": 8, "learningRate": 1e-5}
     # Random weights need not improve in one epoch.
     monkeypatch.setattr(fine_tuning, "is_improvement", lambda linear, tuned: True)
     monkeypatch.setattr(fine_tuning, "choose_epochs", lambda best: 1)
@@ -95,8 +98,8 @@ def test_a_tuned_torchvision_network_is_served_alike_by_both_engines(
     )
     judged = np.stack(
         [
-            decode_image(make_image(vertical=vertical, seed=1000 + seed), artifact.preprocessing)
-            for vertical in (True, False)
+            decode_image(make_file(draw(1000 + seed, red=red), "JPEG"), artifact.preprocessing)
+            for red in (True, False)
             for seed in range(IMAGES)
         ]
     )
@@ -105,6 +108,6 @@ def test_a_tuned_torchvision_network_is_served_alike_by_both_engines(
     on_cpu = heads.scores(load_engine(network, threads=2, device=Accelerator.CPU).features(judged))
     in_pytorch = heads.scores(TorchEngine(network, torch_device="cpu", threads=2).features(judged))
     # Heads that cannot distinguish the classes would agree in any engine.
-    upright = in_pytorch[:, 0] > in_pytorch[:, 1]
-    assert (upright[:IMAGES].mean() > 0.8, upright[IMAGES:].mean() < 0.2) == (True, True)
+    red_wins = in_pytorch[:, 0] > in_pytorch[:, 1]
+    assert (red_wins[:IMAGES].mean() > 0.8, red_wins[IMAGES:].mean() < 0.2) == (True, True)
     assert np.abs(on_cpu - in_pytorch).max() <= BOUND

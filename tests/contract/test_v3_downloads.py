@@ -126,6 +126,18 @@ def test_the_report_of_a_newer_check_comes_first(stage: Stage, client: V3Client,
     assert client.http.get(f"/v3/classifiers/{identity}/report").text == "<p>checked</p>"
 
 
+def test_the_report_of_a_revision_that_waits_for_approval_comes_first(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("approval")
+    served = stage.classifier(identity)["status"]["servedRevision"]
+    client.retrain(identity, STORK)
+    stage.await_approval(identity, "it waits for approval")
+    waiting = spec_revision(parse_classifier(stage.classifier(identity)).spec)
+    location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
+    store_page(stage, location.artifact_key(served, REPORT_PAGE), "<p>served</p>")
+    store_page(stage, location.artifact_key(waiting, REPORT_PAGE), "<p>waiting</p>")
+    assert client.http.get(f"/v3/classifiers/{identity}/report").text == "<p>waiting</p>"
+
+
 def test_a_classifier_without_a_report_says_so(client: V3Client) -> None:
     identity = client.created("noreport")
     words = "has no report: its images were not checked"

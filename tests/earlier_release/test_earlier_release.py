@@ -16,15 +16,16 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from ocelli_api.classifier import Accelerator, ClassifierStatus, Manifest, parse_classifier, parse_spec, parse_status
+from ocelli_api.classifier import Accelerator, Manifest, parse_classifier, parse_spec
+from ocelli_api.classifier_status import ClassifierStatus, parse_status
 from ocelli_api.export import ArtifactSummary, ExportFormat
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason
 from ocelli_api.pods import Environment
 from ocelli_api.revision import definition, spec_revision, training_hash
 from ocelli_api.settings import load_settings
-from ocelli_gateway.classifiers import StoredExport
 from ocelli_gateway.export_files import open_export
+from ocelli_gateway.stored_files import StoredExport
 from ocelli_inference.loading import open_predictor
 from ocelli_inference.metrics import Metrics
 from ocelli_inference.settings import InferenceSettings

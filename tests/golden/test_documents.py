@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import yaml
 
-from ocelli_api.classifier import Activation, parse_classifier, parse_spec, parse_status
+from ocelli_api.classifier import Activation, parse_classifier, parse_spec
+from ocelli_api.classifier_status import parse_status
 from ocelli_api.documents import build_document, parse_fields
 from ocelli_api.export import ArtifactSummary, ExportFormat, ExportPart, PartPlace
 from ocelli_api.lifecycle import lifecycle

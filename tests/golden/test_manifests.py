@@ -122,7 +122,7 @@ def build_job_with_secrets() -> Manifest:
         {
             "OCELLI_STORE_URL": "file:///store",
             "OCELLI_SOURCES_PROXY": "http://proxy.example.com:3128",
-            "OCELLI_SOURCES_IDENTITY_BUCKETS": "s3://training,gs://pictures",
+            "OCELLI_SOURCES_IDENTITY_BUCKETS": "s3://training,gs://images",
             "OCELLI_SOURCES_CACHE": "true",
         },
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import os
 import sys
@@ -21,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.gpu_check.stand_ins import install_stand_ins
-
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.gpu_check.folder_store import FolderStore
+from tests.gpu_check.stand_ins import prepare_imports
 
 if TYPE_CHECKING:
     from ocelli_model.engine import Engine, TorchEngine
@@ -39,7 +37,7 @@ MEASURED_SECONDS = 3.0
 """Duration of each speed measurement."""
 _PICTURES_ON_CPU = 16
 """PyTorch is slow on a CPU, and only its speed is measured there."""
-_PREPARE = "run make gpu-check on a machine with Ocelli's libraries, and copy its folder .gpu-check here"
+PREPARE = "run make gpu-check on a machine with Ocelli's libraries, and copy its folder .gpu-check here"
 
 
 class GpuCheckError(Exception):
@@ -54,51 +52,29 @@ class Comparison:
     agrees: bool
 
 
-@dataclass(frozen=True)
-class FolderStore:
-    """A read-only object store in a folder."""
-
-    folder: Path
-
-    async def get(self, key: str, *, limit_bytes: int) -> bytes:
-        """The bytes of an object."""
-        data = (self.folder / key).read_bytes()
-        if len(data) > limit_bytes:
-            raise GpuCheckError(f"{key} has more than {limit_bytes} bytes; {_PREPARE}")
-        return data
-
-
 def compare(folder: Path, device: str, *, seconds: float = MEASURED_SECONDS) -> Comparison:
     """Run the backbone on a PyTorch device, `cuda` or `cpu`, and compare.
 
     Raises:
         GpuCheckError: there is no such device, or the folder was not prepared.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise GpuCheckError(f"PyTorch cannot be imported here ({error}); install PyTorch, torchvision and NumPy") from error
-    if device == "cuda" and not torch.cuda.is_available():
-        raise GpuCheckError(
-            "PyTorch finds no GPU; copy the checkout with its folder .gpu-check to a machine with one, and run "
-            "python -m tests.gpu_check.compare .gpu-check"
-        )
+    check_device(device)
+    import torch
+
     try:
         description = json.loads((folder / DESCRIPTION_FILE).read_text())
         with np.load(folder / ANSWERS_FILE, allow_pickle=False) as answers:
             images, features, scores = (answers[name] for name in ("images", "features", "scores"))
     except OSError as error:
-        raise GpuCheckError(f"{folder} was not prepared ({error}); {_PREPARE}") from error
-    install_stand_ins()
-    if importlib.util.find_spec("ocelli_model") is None:
-        sys.path[:0] = [str(CHECKOUT / source) for source in ("crds", "serving")]
+        raise GpuCheckError(f"{folder} was not prepared ({error}); {PREPARE}") from error
+    prepare_imports()
     engine, heads = asyncio.run(_load(folder, description, device))
     computed = engine.features(images)
     rate = images_per_second(engine, images if device == "cuda" else images[:_PICTURES_ON_CPU], seconds)
     moved = {"features": _largest(computed, features), "scores": _largest(heads.scores(computed), scores)}
     title = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     lines = [
-        f"{title}, PyTorch {torch.__version__}, {engine.name}, against {description['engine']} on {description['processor']}",
+        f"{describe_device(device)}, {engine.name}, against {description['engine']} on {description['processor']}",
         f"scores of the {len(images)} pictures are between {scores.min():.3f} and {scores.max():.3f}",
         *(f"{what}: largest difference {value:.2e}, {_verdict(value)} {BOUND}" for what, value in moved.items()),
         f"TensorFloat-32: convolutions {torch.backends.cudnn.allow_tf32}, products {torch.backends.cuda.matmul.allow_tf32}",
@@ -114,6 +90,26 @@ def compare(folder: Path, device: str, *, seconds: float = MEASURED_SECONDS) -> 
         lines.append(f"CPU here: {on_cpu:,.0f} images/s with PyTorch, {threads} threads")
     exact = not (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
     return Comparison(lines=tuple(lines), agrees=exact and all(value <= BOUND for value in moved.values()))
+
+
+def check_device(device: str) -> None:
+    """Raises GpuCheckError: there is no such device."""
+    try:
+        import torch
+    except ImportError as error:
+        raise GpuCheckError(f"PyTorch cannot be imported here ({error}); install PyTorch, torchvision and NumPy") from error
+    if device == "cuda" and not torch.cuda.is_available():
+        raise GpuCheckError(
+            "PyTorch finds no GPU; copy the checkout with its folder .gpu-check to a machine with one, and run "
+            "python -m tests.gpu_check.compare .gpu-check, then python -m tests.gpu_check.fine_tuning .gpu-check"
+        )
+
+
+def describe_device(device: str) -> str:
+    """Its name, and the version of PyTorch."""
+    import torch
+
+    return f"{torch.cuda.get_device_name() if device == 'cuda' else 'CPU'}, PyTorch {torch.__version__}"
 
 
 def images_per_second(engine: Engine, images: NDArray[np.uint8], seconds: float = MEASURED_SECONDS) -> float:
@@ -138,7 +134,7 @@ async def _load(folder: Path, description: dict[str, Any], device: str) -> tuple
     location = ClassifierLocation(namespace=description["namespace"], classifier_id=description["classifierID"])
     artifact = await load_artifact(store, location, description["revision"])
     if not isinstance(artifact.heads, Heads):
-        raise GpuCheckError(f"{folder} has a classifier that was not trained; {_PREPARE}")
+        raise GpuCheckError(f"{folder} has a classifier that was not trained; {PREPARE}")
     with tempfile.TemporaryDirectory(prefix="ocelli-gpu-check-") as cache:
         backbone = await load_backbone(store, artifact.backbone_digest, cache=Path(cache), files=[WEIGHTS_FILE])
         threads = len(os.sched_getaffinity(0))

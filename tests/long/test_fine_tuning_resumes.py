@@ -6,6 +6,7 @@ instead of every thirty, so that twenty kills need no hours.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from ocelli_api.outcome import OutcomeReason
 from ocelli_training.tuning_checkpoint import POINTER
 from tests.unit.training import made_pictures as pictures
 from tests.unit.training.conftest import Trainer
+from tests.unit.training.event_files import read_curves
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -35,8 +38,8 @@ DEADLINE_SECONDS = 1200.0
 INTERVAL_SECONDS = 2.0
 SLACK_SECONDS = 5.0
 """For the step that a checkpoint waits for, and for writing it, on a busy machine."""
-LONGEST_SECONDS = 12.0
-"""After which a process that tunes is killed at the latest."""
+LEAST_SECONDS = 3.0
+"""After which a process that tunes is killed at the latest, if the share of the whole is less."""
 PROGRAM = f"""
 import os, sys
 sys.path[:] = {sys.path!r}
@@ -65,10 +68,16 @@ def make_trainer(folder: Path) -> Trainer:
 
 
 def result_of(trainer: Trainer) -> dict[str, Any]:
-    """Losses, epochs and evaluation, without times."""
+    """Losses, epochs, evaluation and curves, without times."""
     assert trainer.outcome.reason in ENDED, trainer.outcome
     report = trainer.report
-    return {"recipe": report["recipe"], "evaluation": report["evaluation"], "artifact": trainer.outcome.artifact_digest}
+    stored = asyncio.run(trainer.store.list_objects(trainer.location.curves_prefix(trainer.revision)))
+    return {
+        "recipe": report["recipe"],
+        "evaluation": report["evaluation"],
+        "artifact": trainer.outcome.artifact_digest,
+        "curves": {item.key: read_curves(trainer.get(item.key)) for item in stored},
+    }
 
 
 class Running:
@@ -130,15 +139,27 @@ class Running:
         ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Uninterrupted:
+    """A training that nothing stopped."""
+
+    result: dict[str, Any]
+    seconds: float
+    """From its linear heads to its end."""
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
     trainer = make_trainer(tmp_path_factory.mktemp("whole") / "trainer")
-    assert Running(trainer).wait() == 0
-    return result_of(trainer)
+    running = Running(trainer)
+    assert running.wait_until_tuning()
+    started = time.monotonic()
+    assert running.wait() == 0
+    return Uninterrupted(result=result_of(trainer), seconds=time.monotonic() - started)
 
 
 def test_a_stopped_trainer_saves_where_it_is_and_its_successor_gives_the_same(
-    tmp_path: Path, uninterrupted: dict[str, Any]
+    tmp_path: Path, uninterrupted: Uninterrupted
 ) -> None:
     trainer = make_trainer(tmp_path / "trainer")
     first = Running(trainer)
@@ -157,12 +178,14 @@ def test_a_stopped_trainer_saves_where_it_is_and_its_successor_gives_the_same(
     second = Running(trainer)
     assert second.wait() == 0
     assert [place for _, place in second.find("tuning.resumed")] == [saved]
-    assert result_of(trainer) == uninterrupted
+    assert result_of(trainer) == uninterrupted.result
 
 
 def test_a_trainer_that_is_killed_again_and_again_loses_one_interval_each_and_ends_with_the_same_result(
-    tmp_path: Path, uninterrupted: dict[str, Any]
+    tmp_path: Path, uninterrupted: Uninterrupted
 ) -> None:
+    # On average three fifths of the whole, so that it is not over before the last kill.
+    longest = max(LEAST_SECONDS, 1.2 * uninterrupted.seconds / KILLS)
     moments, trainer = random.Random(SEED), make_trainer(tmp_path / "trainer")
     kills, saved, lost = 0, (0, 0), [0.0]
     for _ in range(KILLS):
@@ -171,7 +194,7 @@ def test_a_trainer_that_is_killed_again_and_again_loses_one_interval_each_and_en
         if moments.random() < 0.75 and not running.wait_until_tuning():
             break
         try:
-            running.process.wait(timeout=moments.uniform(0, LONGEST_SECONDS))
+            running.process.wait(timeout=moments.uniform(0, longest))
             break
         except subprocess.TimeoutExpired:
             killed_at = running.kill()
@@ -185,4 +208,4 @@ def test_a_trainer_that_is_killed_again_and_again_loses_one_interval_each_and_en
     print(f"killed {kills} times, at most {max(lost):.1f} s lost, seed {SEED}")
     assert kills == KILLS
     assert max(lost) <= INTERVAL_SECONDS + SLACK_SECONDS
-    assert result_of(trainer) == uninterrupted
+    assert result_of(trainer) == uninterrupted.result

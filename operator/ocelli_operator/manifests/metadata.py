@@ -85,8 +85,8 @@ def network_policy_name(classifier_name: str) -> str:
 
 
 def workers_policy_name(classifier_name: str) -> str:
-    """The NetworkPolicy of workers that train together."""
-    return f"clf-{classifier_name}-workers"
+    """The NetworkPolicy of workers that train together. With a dot, because a Classifier can be called `dogs-workers`."""
+    return f"clf-{classifier_name}.workers"
 
 
 def endpoint(classifier: Classifier) -> str:

@@ -24,7 +24,10 @@ RECIPE = {"strategy": "FineTune", "epochs": 1, "batchSize": 8}
 
 def build(scene: Scene, name: str, workers: int, **recipe: Any) -> Manifest:
     """Images of one colour are in both classes, so that not every loss is zero."""
-    manifest = scene.build(name, model={**RECIPE, **recipe}, training={"workers": workers, "accelerator": "CPU"})
+    # The node has two cores, and an inference server may run already.
+    requests = {"requests": {"cpu": "100m", "memory": "512Mi"}}
+    training = {"workers": workers, "accelerator": "CPU", "resources": requests}
+    manifest = scene.build(name, model={**RECIPE, **recipe}, training=training)
     manifest["spec"]["classes"][1]["examples"].append({"url": f"{scene.sources.address}/red-test.zip"})
     return manifest
 
@@ -108,7 +111,6 @@ def test_a_worker_that_dies_ends_all_and_they_resume(scene: Scene, operator: Ope
     # Not SIGKILL: that counts as out of memory, which is not tried again.
     os.kill(find_process(victim["status"]["podIP"]), signal.SIGSEGV)
     wait_until_trained(scene, "two")
-    (job,) = jobs_of(scene, "two")
     after = pods_of(scene, "two")
     ended = {pod["metadata"]["name"]: pod for found in after.values() for pod in found}
     codes = [
@@ -124,4 +126,9 @@ def test_a_worker_that_dies_ends_all_and_they_resume(scene: Scene, operator: Ope
     assert (resumed["networks"], resumed["steps"]) != (0, 0)
     message = ended[before[0][0]["metadata"]["name"]]["status"]["containerStatuses"][0]["state"]["terminated"]["message"]
     assert "worker 1 (of 0 to 1) has closed its connections, and does not respond" in message
-    assert any(condition["type"] == "Complete" for condition in job["status"]["conditions"])
+
+    def completed() -> bool:
+        (job,) = jobs_of(scene, "two")
+        return any(condition["type"] == "Complete" for condition in job["status"].get("conditions", ()))
+
+    scene.cluster.wait_for("the Job is complete", completed)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ocelli_api.classifier import Classifier, ClassifierSpec, ClassifierStatus, ExampleClass, HistoryEntry, Serving, Source
+from ocelli_api.classifier import Classifier, ClassifierSpec, ExampleClass, Serving, Source
+from ocelli_api.classifier_status import ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import Condition, ConditionStatus, ConditionType, PromotedReason, StalledReason
 from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle
 from ocelli_api.revision import spec_revision

@@ -11,12 +11,10 @@ from ocelli_api.classifier import (
     Approval,
     Classifier,
     ClassifierSpec,
-    ClassifierStatus,
     Correction,
     Evaluation,
     ExampleClass,
     ModelRecipe,
-    ObservedSources,
     PackagedWeightsName,
     Promotion,
     SecretReference,
@@ -26,6 +24,7 @@ from ocelli_api.classifier import (
     Training,
     parse_spec,
 )
+from ocelli_api.classifier_status import ClassifierStatus, ObservedSources
 from ocelli_api.polled_sources import find_polled_urls, hash_addresses, needs_poll, parse_interval
 from ocelli_api.revision import current_revision, definition, find_upload_digests, spec_revision, training_hash
 
@@ -294,8 +293,9 @@ def test_what_a_poll_saw_is_part_of_the_revision() -> None:
     assert len(set(revisions)) == 3
 
 
-def test_what_a_poll_saw_counts_only_while_polling_is_on() -> None:
-    assert current_revision(make_classifier(make_seen("a"))) == spec_revision(SPEC)
+def test_what_the_last_poll_saw_counts_after_polling_has_stopped() -> None:
+    polled = make_classifier(make_seen("a"), poll_interval="1h")
+    assert current_revision(make_classifier(make_seen("a"))) == current_revision(polled)
 
 
 def test_what_a_poll_of_other_addresses_saw_does_not_count() -> None:

@@ -7,16 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ocelli_api.classifier import (
-    CLASSIFIER_ID_LABEL,
-    Accelerator,
-    AccuracyInterval,
-    Classifier,
-    ClassifierStatus,
-    HistoryEntry,
-    Manifest,
-    parse_spec,
-)
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Accelerator, Classifier, Manifest, parse_spec
+from ocelli_api.classifier_status import AccuracyInterval, ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import ConditionType
 from ocelli_api.outcome import Outcome, OutcomeReason
 from ocelli_api.pods import ACCELERATOR_LABEL, Component

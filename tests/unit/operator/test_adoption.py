@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, ClassifierStatus, Manifest
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest
+from ocelli_api.classifier_status import ClassifierStatus
 from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts

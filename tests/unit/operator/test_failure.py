@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ocelli_api.classifier import ClassifierStatus, parse_classifier
+from ocelli_api.classifier import parse_classifier
+from ocelli_api.classifier_status import ClassifierStatus
 from ocelli_api.conditions import Condition, ConditionStatus, ConditionType, StalledReason
 from ocelli_operator.actions import StartTraining
 from ocelli_operator.failure import LastFailure, failed_learning, find_last_failure, record_last_failure

@@ -7,13 +7,8 @@ from typing import Any
 
 import pytest
 
-from ocelli_api.classifier import (
-    AccuracyDrop,
-    Classifier,
-    ClassifierStatus,
-    HistoryEntry,
-    RevisionComparison,
-)
+from ocelli_api.classifier import Classifier
+from ocelli_api.classifier_status import AccuracyDrop, ClassifierStatus, HistoryEntry, RevisionComparison
 from ocelli_api.revision import spec_revision
 from ocelli_operator.gates import judge_revision
 from ocelli_operator.status import Verdict

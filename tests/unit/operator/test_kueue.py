@@ -13,7 +13,7 @@ from ocelli_api.classifier import Manifest, parse_spec
 from ocelli_api.conditions import ConditionType, ReadyReason, TrainedReason
 from ocelli_api.pods import Component
 from ocelli_api.revision import spec_revision, training_hash
-from ocelli_cluster.client import ForbiddenError, Listing, NotFoundError
+from ocelli_cluster.client import ApiError, ForbiddenError, Listing, NotFoundError
 from ocelli_cluster.resources import Resource
 from ocelli_operator.actions import DeleteChild, StartTraining
 from ocelli_operator.kueue import KueueAdmission, KueueState, describe_admission, parse_admission
@@ -231,6 +231,7 @@ WORKLOAD = Listing(items=(make_workload(("QuotaReserved", "False", "Pending", NO
         ({"v1beta2": MISSING, "v1beta1": MISSING}, KueueState.NOT_INSTALLED),
         ({"v1beta2": ForbiddenError(403, "no")}, KueueState.FORBIDDEN),
         ({"v1beta2": Listing(items=(), resource_version="1")}, KueueState.NO_WORKLOAD),
+        ({"v1beta2": ApiError(500, "conversion webhook failed")}, KueueState.UNREADABLE),
     ],
 )
 def test_the_workload_is_found_by_the_jobs_uid(answers: dict[str, Any], state: KueueState) -> None:

@@ -13,11 +13,12 @@ from ocelli_api.outcome import Outcome, OutcomeReason, ProgressReport, Stage
 from ocelli_api.pods import STEP_LABEL, Component, Environment, TrainingStep
 from ocelli_operator.actions import DeleteChild, StartTraining
 from ocelli_operator.manifests.metadata import job_name
-from ocelli_operator.observed import GpuNode, ObservedJob, ObservedPod
+from ocelli_operator.observed import GpuNode, ObservedJob, ObservedPod, StartKind
 from ocelli_operator.plan import Plan
 from ocelli_operator.references import find_revisions
 from ocelli_operator.status import find_occurrences
 from tests.unit.operator.factories import (
+    NOW,
     World,
     make_identity,
     make_job,
@@ -195,6 +196,14 @@ class TestSuspended:
         assert deletion.why == "spec.suspend is true"
         assert start_of(plan) is None
 
+    def test_a_training_that_is_being_stopped_is_followed_by_the_check(self) -> None:
+        world = World()
+        world.step()
+        job = make_job(world.observed.classifier)
+        world.edit(suspend=True)
+        world.see(jobs=(replace(job, identity=replace(job.identity, deleting=True)),))
+        assert message_of(world.plan(), ConditionType.TRAINED).endswith("is being deleted; the check of its data follows")
+
     def test_the_check_waits_until_the_stopped_trainer_has_ended(self) -> None:
         world = World()
         world.step()
@@ -322,6 +331,26 @@ class TestResumed:
 
 
 class TestBeforeGPUs:
+    def test_no_progress_is_shown_while_the_training_waits(self) -> None:
+        world = gpu_world(training={"queueName": "gpus"})
+        world.step()
+        world.see(jobs=(check_job(world),), pods=(check_pod(world),))
+        world.see(progress=ProgressReport(stage=Stage.CHECKING, percent=90, data_valid=True))
+        assert world.step().status.progress is not None
+        world.see(jobs=(check_job(world, finished=True, succeeded=True),), pods=(), check=checked(world))
+        world.step()
+        world.see(jobs=(make_job(world.observed.classifier, suspended=True, queue="gpus", created_at=NOW.isoformat()),))
+        world.see(progress=None, check=None)
+        assert world.step().status.progress is None
+
+    def test_a_check_counts_as_a_start_although_its_training_is_queued_by_kueue(self) -> None:
+        world = gpu_world(training={"queueName": "gpus"})
+        assert world.step().begins == {StartKind.TRAINING}
+        world.see(jobs=(check_job(world, finished=True, succeeded=True),), check=checked(world))
+        plan = world.plan()
+        assert start_of(plan) is not None
+        assert plan.begins == frozenset()
+
     def test_the_check_comes_first(self) -> None:
         start = start_of(gpu_world().plan())
         assert start is not None

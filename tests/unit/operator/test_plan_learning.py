@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus, FineTuningProgress
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL
+from ocelli_api.classifier_status import ClassifierStatus, FineTuningProgress
 from ocelli_api.conditions import ConditionStatus, ConditionType
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.outcome import OutcomeReason, ProgressReport, Stage, TuningProgress
@@ -427,6 +428,7 @@ class TestProgress:
     def world(self) -> World:
         world = world_in_training()
         world.step()
+        world.see(pods=(make_pod(Component.TRAINING, world.revision),))
         world.see(
             progress=ProgressReport(stage=Stage.READING, percent=10, data_valid=False), memory=Memory(progress_written_at=NOW)
         )
@@ -474,6 +476,7 @@ class TestProgress:
     def test_a_download_of_weights_without_progress_shows_no_percentage(self, percent: int, shown: int | None) -> None:
         world = world_in_training(classes=[], pretrained=PRETRAINED)
         world.step()
+        world.see(pods=(make_pod(Component.TRAINING, world.revision),))
         world.see(progress=ProgressReport(stage=Stage.READING, percent=percent, data_valid=False))
         progress = world.plan().status.progress
         assert (None if progress is None else progress.percent) == shown

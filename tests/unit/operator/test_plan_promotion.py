@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ocelli_api.classifier import AccuracyDrop, RevisionComparison
+from ocelli_api.classifier_status import AccuracyDrop, RevisionComparison
 from ocelli_api.conditions import ConditionType
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_operator.actions import DropExamples, StartTraining

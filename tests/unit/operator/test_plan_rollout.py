@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ocelli_api.classifier import AccuracyInterval
+from ocelli_api.classifier_status import AccuracyInterval
 from ocelli_api.conditions import ConditionType
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.pods import Component

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from ocelli_api.conditions import ConditionType
 from ocelli_api.outcome import ExitCode, OutcomeReason
 from ocelli_api.pods import Component
 from ocelli_operator.actions import ApplyChild, DeleteChild, StartTraining
-from ocelli_operator.manifests.metadata import job_name
+from ocelli_operator.manifests.metadata import job_name, network_policy_name, workers_policy_name
 from ocelli_operator.observed import ChildKind, ObservedPod, project_job, project_pod
 from tests.unit.operator.factories import (
     World,
@@ -135,7 +136,7 @@ def test_the_network_policy_exists_before_the_job() -> None:
     world.settings = make_settings(OCELLI_INFERENCE_PEERS=PEERS)
     first = world.step()
     assert [type(action) for action in first.actions] == [ApplyChild]
-    assert message_of(first, ConditionType.TRAINED) == "NetworkPolicy clf-dogs-workers is created before the workers"
+    assert message_of(first, ConditionType.TRAINED) == "NetworkPolicy clf-dogs.workers is created before the workers"
     (policy,) = find_applied(first, ChildKind.NETWORK_POLICY)
     (peer,) = policy["spec"]["ingress"][0]["from"]
     assert peer["podSelector"] == policy["spec"]["podSelector"]
@@ -150,8 +151,34 @@ def test_one_worker_needs_no_network_policy_and_removes_that_of_several() -> Non
     world.edit(model={"strategy": "FineTune"})
     actions = world.plan().actions
     deleted = [action.identity.name for action in actions if isinstance(action, DeleteChild)]
-    assert deleted == ["clf-dogs-workers"]
+    assert deleted == ["clf-dogs.workers"]
     assert any(isinstance(action, StartTraining) for action in actions)
+
+
+def test_an_invalid_network_policy_is_not_sent_again() -> None:
+    world = World(**TUNED)
+    world.settings = make_settings(OCELLI_INFERENCE_PEERS=PEERS)
+    (action,) = world.plan().actions
+    assert isinstance(action, ApplyChild)
+    world.refuse(action.manifest_hash, "no", invalid=True)
+    plan = world.plan()
+    assert plan.actions == ()
+    assert "the API server rejects it as invalid: no" in message_of(plan, ConditionType.TRAINED)
+
+
+def test_workers_wait_while_their_network_policy_is_being_deleted() -> None:
+    world = World(**TUNED)
+    world.settings = make_settings(OCELLI_INFERENCE_PEERS=PEERS)
+    world.step()
+    (policy,) = world.observed.network_policies
+    world.see(network_policies=(replace(policy, identity=replace(policy.identity, deleting=True)),))
+    plan = world.plan()
+    assert plan.actions == ()
+    assert message_of(plan, ConditionType.TRAINED).endswith("is being deleted; it is recreated after that")
+
+
+def test_the_network_policy_of_workers_has_the_name_of_no_other() -> None:
+    assert workers_policy_name("dogs") != network_policy_name("dogs-workers")
 
 
 def test_without_network_policies_workers_start_at_once() -> None:

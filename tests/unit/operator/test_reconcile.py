@@ -13,7 +13,8 @@ from typing import Any, cast
 import pytest
 
 from ocelli_api import outcome
-from ocelli_api.classifier import Classifier, ClassifierStatus, Manifest, parse_status
+from ocelli_api.classifier import Classifier, Manifest
+from ocelli_api.classifier_status import ClassifierStatus, parse_status
 from ocelli_api.outcome import ProgressReport
 from ocelli_api.pods import Component
 from ocelli_api.revision import current_revision

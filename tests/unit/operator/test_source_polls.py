@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ocelli_api.classifier import Classifier, ObservedSources
+from ocelli_api.classifier import Classifier
+from ocelli_api.classifier_status import ObservedSources
 from ocelli_api.conditions import ConditionType
 from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.polled_sources import find_polled_urls, hash_addresses
@@ -22,11 +23,13 @@ from ocelli_operator.actions import StartTraining
 from ocelli_operator.observed import SourcePoll
 from ocelli_operator.source_changes import find_source_occurrences
 from ocelli_operator.source_polls import HeaderReader, PollError, SourcePolls
-from tests.unit.operator.factories import NOW, StandInReader, World, make_classifier, message_of
+from tests.unit.operator.factories import NOW, StandInReader, World, make_classifier, make_job, message_of
 
 KEY = ObjectKey("team-a", "dogs")
 CAT, DOG = "https://data.test/cat.zip", "https://data.test/dog.zip"
-CLASSES = [{"name": name, "examples": [{"url": f"https://data.test/{name}.zip"}]} for name in ("cat", "dog")]
+CLASSES: list[dict[str, Any]] = [
+    {"name": name, "examples": [{"url": f"https://data.test/{name}.zip"}]} for name in ("cat", "dog")
+]
 ADDRESSES = hash_addresses((CAT, DOG))
 
 
@@ -264,12 +267,69 @@ def test_a_fault_is_reported_once() -> None:
     assert find_source_occurrences(world.status, world.status) == ()
 
 
-def test_without_an_interval_nothing_of_polls_stays_in_status() -> None:
-    seen = ObservedSources(addresses=ADDRESSES, digest="a" * 10)
+def world_in_training() -> World:
+    """Its sources have changed since its training started."""
+    world = make_world(ObservedSources(addresses=ADDRESSES, digest="a" * 10, changed_at="2026-05-04T11:00:00Z"))
+    world.step()
+    world.see(jobs=(make_job(world.observed.classifier),), source_poll=SourcePoll(addresses=ADDRESSES, digest="b" * 10))
+    return world
+
+
+def test_a_change_waits_until_the_revision_in_training_serves() -> None:
+    world = world_in_training()
+    before = world.revision
+    world.step()
+    world.learn()
+    world.see(jobs=(make_job(world.observed.classifier, finished=True, succeeded=True),))
+    served: list[str | None] = []
+    for _ in range(5):
+        world.step()
+        served.append(world.status.served_revision)
+        if world.revision != before:
+            break
+    assert before in served
+    assert world.revision != before
+
+
+def test_a_change_takes_effect_after_a_failed_training() -> None:
+    world = world_in_training()
+    before = world.revision
+    world.see(jobs=(make_job(world.observed.classifier, finished=True, failure_message="no memory"),))
+    world.step()
+    assert (world.revision, world.status.failed_revision) == (before, before)
+    world.step()
+    assert world.revision != before
+
+
+def test_a_change_takes_effect_at_once_before_anything_was_read() -> None:
+    world = world_in_training()
+    before = world.revision
+    world.see(jobs=())
+    world.step()
+    assert world.revision != before
+
+
+def test_to_stop_polling_keeps_the_revision() -> None:
+    seen = ObservedSources(addresses=ADDRESSES, digest="a" * 10, fault="the server answered 404")
     world = make_world(seen)
+    before = world.revision
     world.edit(classes=CLASSES)
     world.step()
+    assert (world.revision, world.status.observed_sources) == (before, replace(seen, fault=None))
+
+
+def test_without_an_interval_nothing_stays_in_status_of_polls_of_other_addresses() -> None:
+    world = make_world(ObservedSources(addresses=ADDRESSES, digest="a" * 10))
+    world.edit(classes=[{**item, "examples": [{"url": f"{item['examples'][0]['url']}?2"}]} for item in CLASSES])
+    world.step()
     assert world.status.observed_sources is None
+
+
+def test_sources_that_are_pinned_later_leave_no_digest_in_the_revision() -> None:
+    classifier = make_polled(ObservedSources(addresses=ADDRESSES, digest="a" * 10))
+    pinned = [{**item, "examples": [{**item["examples"][0], "sha256": "c" * 64}]} for item in CLASSES]
+    pinned_spec = make_polled(classes=pinned).spec
+    assert current_revision(replace(classifier, spec=pinned_spec)) == spec_revision(pinned_spec)
 
 
 def test_the_addresses_are_those_of_the_spec() -> None:

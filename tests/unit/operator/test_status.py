@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ocelli_api.classifier import HistoryEntry, parse_status
+from ocelli_api.classifier_status import HistoryEntry, parse_status
 from ocelli_api.conditions import ConditionType
 from ocelli_api.documents import build_document
 from ocelli_operator.status import extend_history, find_occurrences

@@ -41,10 +41,20 @@ def test_objects_that_no_classifier_refers_to_are_orphans() -> None:
     assert orphans(*lost) == lost
 
 
-def test_a_failed_attempt_keeps_its_documents_and_not_what_its_check_read() -> None:
+def test_curves_are_kept_and_deleted_with_their_revision() -> None:
+    kept, lost = (f"ns/artifacts/dogs_1/{revision}/tensorboard/network-1/events.out.tfevents" for revision in ("r1", "r9"))
+    assert orphans(kept, lost) == [lost]
+
+
+def test_a_failed_attempt_keeps_its_documents_and_not_what_only_a_training_needs() -> None:
     failed = References(revisions=frozenset(), trainings=frozenset(), uploads=None, failed=frozenset({("r2", 3)}))
     kept = ["ns/trainings/dogs_1/r2/3/check/report.html", "ns/trainings/dogs_1/r2/3/outcome.json"]
-    lost = ["ns/trainings/dogs_1/r2/3/image-data/pixels.bin", "ns/trainings/dogs_1/r2/2/check/report.html"]
+    lost = [
+        "ns/trainings/dogs_1/r2/3/image-data/pixels.bin",
+        "ns/trainings/dogs_1/r2/3/checkpoint.json",
+        "ns/trainings/dogs_1/r2/3/checkpoint-0123.safetensors",
+        "ns/trainings/dogs_1/r2/2/check/report.html",
+    ]
     assert orphans(*kept, *lost, references=failed) == lost
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ocelli_api.classifier import FineTuningProgress, Progress
+from ocelli_api.classifier_status import FineTuningProgress, Progress
 from ocelli_operator.metrics import OperatorMetrics
 from tests.unit.operator.factories import World, settled_world
 

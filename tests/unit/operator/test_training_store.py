@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ocelli_api.classifier import AccuracyDrop, AccuracyInterval, HistoryEntry, RevisionComparison
+from ocelli_api.classifier_status import AccuracyDrop, AccuracyInterval, HistoryEntry, RevisionComparison
 from ocelli_api.outcome import ProgressReport, Stage
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.documents import LIMITS_BYTES

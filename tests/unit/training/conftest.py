@@ -342,6 +342,15 @@ class Reading:
     def read(self, source: Source) -> list[ArchiveImage | SkippedEntry]:
         return asyncio.run(self._read(source))
 
+    def read_file(self, source: Source) -> bytes:
+        """The bytes of one file, as the import of pretrained weights reads them."""
+
+        async def read() -> bytes:
+            async with self._open() as reader, reader.fetch_file(source) as fetched:
+                return fetched.path.read_bytes()
+
+        return asyncio.run(read())
+
     def refusal(self, source: Source) -> SourceError:
         with pytest.raises(SourceError) as caught:
             self.read(source)
@@ -358,7 +367,7 @@ class Reading:
             (self.secrets_folder / name / key).write_text(value)
         return SecretReference(name=name)
 
-    async def _read(self, source: Source) -> list[ArchiveImage | SkippedEntry]:
+    def _open(self) -> SourceReader:
         access = SourceAccess(
             store=open_store(self.store_folder.as_uri()),
             location=self.location,
@@ -369,7 +378,10 @@ class Reading:
             certificates=self.certificates,
             secrets_folder=self.secrets_folder,
         )
-        async with SourceReader(access, self.scratch, self.limits) as reader, reader.fetch(source) as fetched:
+        return SourceReader(access, self.scratch, self.limits)
+
+    async def _read(self, source: Source) -> list[ArchiveImage | SkippedEntry]:
+        async with self._open() as reader, reader.fetch(source) as fetched:
             with fetched.refusals(), fetched.open() as images:
                 return list(images)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,16 @@ def test_pixels_of_another_size_are_refused(stored: Stored, change: Any) -> None
     key = next(key for key in stored.find_keys() if key.endswith("/image-data/pixels.bin"))
     asyncio.run(stored.store.put(key, change(asyncio.run(stored.store.get(key, limit_bytes=1 << 20)))))
     with pytest.raises(CheckedImagesError, match=r"truncated|more images"):
+        stored.load()
+
+
+def test_sides_that_are_no_sides_are_refused(stored: Stored) -> None:
+    stored.save()
+    key = next(key for key in stored.find_keys() if key.endswith("/image-data/sources.json"))
+    document = json.loads(asyncio.run(stored.store.get(key, limit_bytes=1 << 20)))
+    next(iter(document["sources"].values()))["files"][0][2] = []
+    asyncio.run(stored.store.put(key, json.dumps(document).encode()))
+    with pytest.raises(CheckedImagesError, match="damaged"):
         stored.load()
 
 

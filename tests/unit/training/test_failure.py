@@ -16,7 +16,7 @@ from ocelli_training.reading import SourcesError
 from ocelli_training.revision_store import DefinitionError
 from ocelli_training.sources import SourceError
 from ocelli_training.tuning_recipe import DivergedError, GpuMemoryError, PyTorchMissingError
-from ocelli_training.workers import WorkerLostError, WorkersMissingError, WorkersNotConnectedError
+from ocelli_training.workers import WorkerLostError, WorkersDisconnectedError, WorkersMissingError, WorkersNotConnectedError
 
 
 def sources_error(reason: OutcomeReason, *, transient: bool) -> SourcesError:
@@ -45,6 +45,7 @@ def sources_error(reason: OutcomeReason, *, transient: bool) -> SourcesError:
         (DivergedError(epoch=1, learning_rate=1), OutcomeReason.TRAINING_DIVERGED, ExitCode.MISCONFIGURED),
         (GpuMemoryError(batch_images=8), OutcomeReason.GPU_OUT_OF_MEMORY, ExitCode.MISCONFIGURED),
         (WorkerLostError(worker=1, workers=2, fact="has ended"), OutcomeReason.FAILED, ExitCode.WORKER_LOST),
+        (WorkersDisconnectedError(workers=2, cause="NCCL error"), OutcomeReason.FAILED, ExitCode.FAILED),
         (WorkersMissingError(missing=[1], workers=2, waited_seconds=600), OutcomeReason.FAILED, ExitCode.FAILED),
         (WorkersNotConnectedError(workers=2, waited_seconds=120), OutcomeReason.FAILED, ExitCode.FAILED),
         (ZeroDivisionError(), OutcomeReason.FAILED, ExitCode.FAILED),

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.slow
 
 FIRST_REVISION, NEXT_REVISION = Trainer.revision, "1123456789"
 ANNA = customer_key("anna")
+ENDLESS = b'{"classifier": "", "computation": "", "features": 0, "images": Infinity, "views": [], "sha256": ""}'
 
 
 def made(count: int = 3) -> ImageFeatures:
@@ -85,7 +86,7 @@ def test_a_truncated_cache_is_refused(path: Path, length: int) -> None:
     assert "feature cache" in refused(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[" * 4096, b'{"classifier": "dogs_1"}', b"\xff" * 5000])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[" * 4096, b'{"classifier": "dogs_1"}', b"\xff" * 5000, ENDLESS])
 def test_another_file_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     assert "header" in refused(path)
@@ -113,7 +114,7 @@ def test_a_cache_has_at_most_the_limit_of_bytes(trainer: Trainer, monkeypatch: p
     assert sum(item.size_bytes for item in objects) <= feature_cache.LIMIT_BYTES
 
 
-def test_of_two_records_of_a_image_the_one_with_more_views_counts() -> None:
+def test_of_two_records_of_an_image_the_one_with_more_views_counts() -> None:
     every = made(2)
     whole = ImageFeatures(
         digests=every.digests, sides=every.sides, features=every.features, other_views={}, prints=every.prints

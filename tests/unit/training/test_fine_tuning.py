@@ -34,6 +34,7 @@ from ocelli_training.judged import load_judged
 from ocelli_training.tuning_checkpoint import POINTER
 from ocelli_training.tuning_recipe import StoppingScores
 from tests.unit.training.conftest import MakeExampleZip, MakeImage, Trainer
+from tests.unit.training.event_files import Curves, read_curves
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -142,6 +143,10 @@ def test_the_tuned_network_is_the_artifacts_own(tuned_trainer: Trainer) -> None:
     assert tuned_trainer.outcome.backbone_digest == artifact.backbone_digest == network_of(tuned_trainer).digest
 
 
+def test_the_progress_says_what_tunes(tuned_trainer: Trainer) -> None:
+    assert tuned_trainer.progress.device == "PyTorch CPU float32"
+
+
 def test_an_inference_server_answers_with_the_tuned_network(tuned_trainer: Trainer, make_image: MakeImage) -> None:
     settings = InferenceSettings(
         store_url=tuned_trainer.store.url,
@@ -235,6 +240,32 @@ def test_a_reused_tuned_network_is_described_as_such(tuned: Tuned) -> None:
     again = train(trainer, TUNED, baseline=LINEAR)
     assert "Reused" in again.message
     assert again.backbone == f"{DEFAULT_BACKBONE}, fine-tuned"
+
+
+def curves_of(trainer: Trainer, revision: str) -> dict[str, Curves]:
+    """By folder: the stored curves of a revision."""
+    prefix = trainer.location.curves_prefix(revision)
+    keys = [item.key for item in asyncio.run(trainer.store.list_objects(prefix))]
+    return {key.removeprefix(f"{prefix}/").partition("/")[0]: read_curves(trainer.get(key)) for key in keys}
+
+
+def test_curves_are_stored_of_each_network(tuned: Tuned) -> None:
+    curves = curves_of(tuned.trainer, TUNED)
+    assert sorted(curves) == [f"network-{number}" for number in range(1, 7)]
+    for number in range(1, 6):
+        epochs = {tag: sorted(values) for tag, values in curves[f"network-{number}"].items()}
+        both, trained = [0, 1], [1]
+        assert epochs == {
+            "accuracy/validation": both,
+            "loss/validation": both,
+            "loss/training": trained,
+            "learning_rate": trained,
+        }
+    assert sorted(curves["network-6"]) == ["learning_rate", "loss/training"]
+
+
+def test_linear_heads_have_no_curves(tuned: Tuned) -> None:
+    assert curves_of(tuned.trainer, LINEAR) == {}
 
 
 def test_checkpoints_are_deleted_when_the_training_has_ended(tuned_trainer: Trainer) -> None:

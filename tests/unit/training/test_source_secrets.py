@@ -144,6 +144,7 @@ def test_a_secret_covers_the_hosts_that_it_lists(tmp_path: Path, hosts: str, url
         ("s3://training", "gs://training/a.zip"),
         ("s3://training", "s3://training-2/a.zip"),
         ("training", "s3://training/a.zip"),
+        ("data.example.com", "https://data.example.com:99999/a.zip"),
     ],
 )
 def test_a_secret_covers_no_other_host(tmp_path: Path, hosts: str, url: str) -> None:

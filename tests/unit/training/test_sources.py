@@ -407,6 +407,13 @@ def test_other_sources_are_fetched_each_time(
     assert len(web_server.requests) == 2
 
 
+def test_pinned_files_of_pretrained_weights_have_no_copies(reading: Reading, web_server: Any) -> None:
+    reading.keeps_copies = True
+    source = make_source(web_server.answer("/labels.txt", body=b"cat"), sha256=sha256(b"cat"))
+    assert reading.read_file(source) == b"cat"
+    assert not [path for path in reading.store_folder.rglob("*") if path.is_file()]
+
+
 def test_a_damaged_copy_is_replaced(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
     reading.keeps_copies = True
     source = make_source(web_server.answer("/a.zip", body=zip_bytes), sha256=sha256(zip_bytes))

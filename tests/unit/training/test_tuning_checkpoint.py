@@ -78,6 +78,14 @@ def test_a_checkpoint_of_other_inputs_is_not_used(opened: Opened) -> None:
     assert opened("b").load() is None
 
 
+def test_a_checkpoint_of_other_inputs_is_replaced(opened: Opened) -> None:
+    opened().save(CHECKPOINT)
+    other = opened("b")
+    other.load()
+    other.save(Checkpoint(document={"bestEpochs": [3]}, tensors={"average.head": torch.arange(5.0)}))
+    assert len(opened.stored_keys()) == 2
+
+
 def test_a_damaged_file_is_not_used(opened: Opened) -> None:
     opened().save(CHECKPOINT)
     tensors = next(key for key in opened.stored_keys() if key.endswith(".safetensors"))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ocelli_training.worker_watch import ENDED_WELL, WorkerWatch, end_key
-from ocelli_training.workers import WorkerLostError, WorkerPatience, WorkersNotConnectedError
+from ocelli_training.workers import WorkerLostError, WorkerPatience, WorkersDisconnectedError, WorkersNotConnectedError
 
 pytestmark = pytest.mark.slow
 
@@ -52,8 +52,8 @@ class Scene:
         self.aborted: list[Exception] = []
         self.watches: list[WorkerWatch] = []
 
-    def watch(self, worker: int) -> WorkerWatch:
-        found = WorkerWatch(self.board, worker=worker, workers=2, patience=PATIENCE, abort=self.aborted.append)
+    def watch(self, worker: int, patience: WorkerPatience = PATIENCE) -> WorkerWatch:
+        found = WorkerWatch(self.board, worker=worker, workers=2, patience=patience, abort=self.aborted.append)
         self.watches.append(found)
         return found
 
@@ -151,8 +151,19 @@ def test_workers_that_cannot_connect_end_with_the_remedy(scene: Scene) -> None:
 def test_an_error_of_a_collective_is_explained_by_the_lost_worker(scene: Scene) -> None:
     first = scene.watch(0)
     error = first.explain(RuntimeError("Connection closed by peer"))
+    assert isinstance(error, WorkerLostError)
     assert error.worker == 1
     assert "has closed its connections, and does not respond" in str(error)
+
+
+def test_an_error_between_workers_that_live_is_a_failure_of_its_own(scene: Scene) -> None:
+    # A busy machine may delay signs.
+    first, _ = (scene.watch(worker, WorkerPatience(beat_seconds=0.1, lost_seconds=1.0)) for worker in (0, 1))
+    error = first.explain(RuntimeError("NCCL error: unhandled system error\nbacktrace"))
+    assert isinstance(error, WorkersDisconnectedError)
+    assert "(NCCL error: unhandled system error)" in str(error)
+    with pytest.raises(WorkersDisconnectedError):
+        first.check()
 
 
 def test_a_released_watch_ends_nothing(scene: Scene) -> None:
