@@ -7,6 +7,7 @@ PyTorch gets padded batches of one size. Importing this module does not import t
 from __future__ import annotations
 
 import importlib.util
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,6 +109,9 @@ class OpenVinoEngine:
 
     def __init__(self, backbone: Backbone, *, threads: int, precision: Precision | None = None) -> None:
         """`precision`: see `load_engine`."""
+        # OpenVINO reports each of its imports to its makers, from a child process, if this package can be imported. An entry without
+        # a module makes the import fail; OpenVINO then uses a stand-in of its own that sends nothing.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         import openvino
 
         self.metadata = backbone.metadata

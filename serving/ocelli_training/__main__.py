@@ -53,6 +53,8 @@ def main() -> int:
         # NumPy's products round differently with another number of threads, and the artifact must not depend on the node or the
         # CPU limit. Feature extraction, the longest stage, has its own threads. NumPy reads this once, at its import.
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
+        # A thread of PyTorch that waits for others would spin, and use up the CPU limit of the Pod.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         # Its warnings about a lost worker are pages of addresses in the library; ours name the worker.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         from ocelli_training.attempt import run_attempt, run_other_worker

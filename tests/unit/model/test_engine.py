@@ -57,6 +57,20 @@ def test_callers_in_several_threads_get_their_own_features(backbone: Backbone, i
     assert all(np.array_equal(answer[0], expected[index % 7]) for index, answer in enumerate(answers))
 
 
+@pytest.mark.slow
+def test_openvino_reports_its_use_to_nobody() -> None:
+    # In a process of its own, because this module imports OpenVINO itself.
+    program = (
+        "from ocelli_model.engine import load_engine; from tests.installed_backbone import installed_backbone; "
+        "load_engine(installed_backbone(), threads=1); "
+        "import openvino.tools.ovc.telemetry_utils as telemetry; print(telemetry.tm.__name__)"
+    )
+
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert answer.stdout.split() == ["openvino.tools.ovc.telemetry_stub"]
+
+
 def test_no_images_have_no_features(backbone: Backbone) -> None:
     engine = load_engine(backbone, threads=1, device=Accelerator.CPU)
 
