@@ -44,12 +44,12 @@ def test_objects_that_no_classifier_refers_to_are_orphans() -> None:
 def test_a_failed_attempt_keeps_its_documents_and_not_what_its_check_read() -> None:
     failed = References(revisions=frozenset(), trainings=frozenset(), uploads=None, failed=frozenset({("r2", 3)}))
     kept = ["ns/trainings/dogs_1/r2/3/check/report.html", "ns/trainings/dogs_1/r2/3/outcome.json"]
-    lost = ["ns/trainings/dogs_1/r2/3/pictures/images.pixels", "ns/trainings/dogs_1/r2/2/check/report.html"]
+    lost = ["ns/trainings/dogs_1/r2/3/image-data/pixels.bin", "ns/trainings/dogs_1/r2/2/check/report.html"]
     assert orphans(*kept, *lost, references=failed) == lost
 
 
 def test_an_attempt_in_progress_keeps_what_its_check_read() -> None:
-    assert orphans("ns/trainings/dogs_1/r2/3/pictures/images.pixels") == []
+    assert orphans("ns/trainings/dogs_1/r2/3/image-data/pixels.bin") == []
 
 
 def test_young_objects_are_kept() -> None:
