@@ -109,7 +109,7 @@ class OpenVinoEngine:
 
     def __init__(self, backbone: Backbone, *, threads: int, precision: Precision | None = None) -> None:
         """`precision`: see `load_engine`."""
-        # OpenVINO reports each of its imports to its makers, from a child process, if this package can be imported. An entry without
+        # OpenVINO reports each of its imports to its makers, from a child process, if this package is there. An entry without
         # a module makes the import fail; OpenVINO then uses a stand-in of its own that sends nothing.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         import openvino
