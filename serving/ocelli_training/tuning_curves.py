@@ -1,7 +1,7 @@
 """Curves of fine-tuning for TensorBoard: loss, accuracy and learning rate by epoch, one event file for each network.
 
 A file is written as a whole after each epoch, from the state of the run. A training that continues from a checkpoint thus
-continues its curves, without gaps and without doubles. Pictures, their names and their scores are not in them.
+continues its curves, without gaps and without doubles. Images, their names and their scores are not in them.
 """
 
 from __future__ import annotations
