@@ -592,6 +592,8 @@ OTHERS: dict[str, Any] = {
     ".signing.publicKeys": [PUBLIC_KEY],
     ".sources.allowedNetworks": ["10.1.0.0/16"],
     ".sources.deniedNetworks": ["10.1.0.0/16"],
+    ".sources.identityBuckets": ["s3://examples"],
+    ".sources.proxy": "http://proxy.example.com:3128",
     ".store.embedded.accessModes": ["ReadWriteMany"],
     ".store.embedded.namespaceQuota": "5Gi",
     ".store.mode": "bucket",

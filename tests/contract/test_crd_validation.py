@@ -257,7 +257,7 @@ REFUSED = {
     "a queue name with capitals": (make_classifier(training={"queueName": "GPUs"}), "spec.training.queueName"),
     "a queue name that ends in a dot": (make_classifier(training={"queueName": "gpus."}), "spec.training.queueName"),
     "a queue name longer than a label's value": (make_classifier(training={"queueName": "q" * 64}), "spec.training.queueName"),
-    "an unknown field": (make_classifier(training={"workers": 2}), "unknown field"),
+    "an unknown field": (make_classifier(training={"nodes": 2}), "unknown field"),
     "an invalid quantity": (
         make_classifier(serving={"resources": {"limits": {"memory": "4 gigs"}}}),
         "should match",

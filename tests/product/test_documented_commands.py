@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -55,4 +56,7 @@ def test_the_commands_of_tutorial_and_exports_work_from_create_to_delete(shell: 
 def test_the_tutorials_manifest_becomes_ready(shell: Shell) -> None:
     (commands,) = bash_blocks("docs/tutorial.md", "A classifier of your own, by manifest")
     assert "Served" in shell.run(commands)
+    (digest,) = bash_blocks("docs/provenance.md", "The same model")
+    shown = shell.run(f"KUBECONFIG=.state/kubeconfig {digest.replace('clf birds', 'clf digits')}")
+    assert re.search(r"\b[0-9a-f]{64}\b", shown)
     shell.run("kubectl --kubeconfig .state/kubeconfig delete -f crds/examples/digits.yaml")
