@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Number = TypeVar("Number", bound=float)
 SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
+_CREDENTIALS = re.compile(r"//[^/@\s]*@")
+"""User and password of a URL, which no message repeats."""
 
 
 class SettingsError(Exception):
@@ -61,7 +63,8 @@ class Setting:
             return self.type.parse(text)
         except (ValueError, OSError) as error:
             detail = f" ({error})" if str(error) else ""
-            raise SettingsError(f"{self.name} is {text!r}{detail}; set it to {self.type.expected}") from error
+            shown = _CREDENTIALS.sub("//***@", text)
+            raise SettingsError(f"{self.name} is {shown!r}{detail}; set it to {self.type.expected}") from error
 
 
 def setting(name: str, type_: SettingType[T], default: str | None = None) -> T:

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from ocelli_api.classifier import Accelerator, ClassifierSpec, Strategy
 from ocelli_api.outcome import Stage
 from ocelli_model.backbone import BackboneMetadata, load_backbone
 from ocelli_model.engine import available_device, device_for, needed_files
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.object_store import ObjectStore, StoreQuotaError
 from ocelli_training.fit import View, fit_heads
 from ocelli_training.learned import Learned, conclude_tuning
 from ocelli_training.progress import Progress
@@ -86,16 +87,38 @@ class Learner:
         linear = await self._fit(metadata, description, data, reports=not tunes)
         return await self._fine_tune(definition, linear, data, group) if tunes else linear
 
-    async def clean_up(self, definition: ClassifierSpec, group: WorkerGroup | None = None) -> None:
-        """Delete what another process would have continued from, and let other workers end: the results are stored."""
-        if definition.model.strategy is Strategy.FINE_TUNE:
-            # Imported on demand, see `_fine_tune`.
-            from ocelli_training.tuning_checkpoint import delete_checkpoint
+    async def store_results(
+        self, definition: ClassifierSpec, save: Callable[[], Awaitable[None]], group: WorkerGroup | None
+    ) -> None:
+        """`save` the results, delete what another process would have continued from, and let other workers end.
 
-            settings = self.settings
-            await delete_checkpoint(self.store, partial(settings.location.training_key, settings.revision, settings.attempt))
+        Where the quota has no room for the results, they take that of the checkpoint, which has up to five times the size of a
+        network.
+
+        Raises:
+            StoreQuotaError: there is no room for the results without the checkpoint, either.
+            ObjectStoreError: see there.
+        """
+        tunes = definition.model.strategy is Strategy.FINE_TUNE
+        try:
+            await save()
+        except StoreQuotaError:
+            if not tunes:
+                raise
+            await self._delete_checkpoint()
+            await save()
+        else:
+            if tunes:
+                await self._delete_checkpoint()
         if group is not None:
             await group.finish()
+
+    async def _delete_checkpoint(self) -> None:
+        # Imported on demand, see `_fine_tune`.
+        from ocelli_training.tuning_checkpoint import delete_checkpoint
+
+        settings = self.settings
+        await delete_checkpoint(self.store, partial(settings.location.training_key, settings.revision, settings.attempt))
 
     async def _fit(self, metadata: BackboneMetadata, description: str, data: TrainingData, *, reports: bool) -> Learned:
         """Linear heads. Without `reports`, their progress is not worth a report: fine-tuning takes nearly all of the stage."""

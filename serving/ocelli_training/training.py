@@ -163,8 +163,7 @@ class Training:
             features=self._data.cache,
             network=learned.network,
         )
-        await self._revision.save(results)
-        await learner.clean_up(definition, group)
+        await learner.store_results(definition, partial(self._revision.save, results), group)
         await delete_checked(settings, self._store)
         outcome = self._succeeded(learned.message, artifact, learned.description, learned.reason)
         return replace(outcome, comparison=judgement.comparison)

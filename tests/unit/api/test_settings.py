@@ -14,6 +14,7 @@ from ocelli_api.settings import (
     NAMES,
     NETWORKS,
     PORT,
+    PROXY,
     QUANTITY,
     SWITCH,
     TEMPORARY_FOLDER,
@@ -127,3 +128,12 @@ def test_a_message_says_which_part_of_a_value_is_wrong() -> None:
         SettingsError, match=r"^NETWORKS is '10.1.0.1/16' \(10.1.0.1/16 has host bits set\); set it to networks"
     ):
         load_settings(Networks, {"NETWORKS": "10.1.0.1/16"})
+
+
+def test_a_message_does_not_repeat_a_password() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Sources:
+        proxy: str = setting("PROXY", PROXY, "")
+
+    with pytest.raises(SettingsError, match=r"^PROXY is 'https://\*\*\*@proxy.example.com:3128' \("):
+        load_settings(Sources, {"PROXY": "https://ana:secret@proxy.example.com:3128"})
