@@ -153,13 +153,13 @@ test: $(VENV)/.dev $(VENV)/.sdk control-plane lint
 test-unit: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not cluster and not slow" tests/unit $(PYTEST_ARGS)
 
-## test-long: old clients, 50 drains of each server, kills and outages of minutes; takes an hour, not part of `make test`
+## test-long: old clients, 50 drains of each server, kills and outages of minutes, tuned networks; takes an hour, not part of `make test`
 .PHONY: test-long
 test-long: export OCELLI_LONG_TESTS := 1
 test-long: export OCELLI_OUTAGE_SECONDS ?= 60
 test-long: export OCELLI_STORE_OUTAGE_SECONDS ?= 300
 test-long: $(VENV)/.dev $(VENV)/.clients control-plane
-	@$(BIN)/python -m pytest -s tests/long $(addprefix tests/integration/operator/test_,robustness.py outages.py store_outage.py) \
+	@$(BIN)/python -m pytest -s tests/long $(addprefix tests/integration/operator/test_,robustness.py outages.py store_outage.py workers.py) \
 	  $(PYTEST_ARGS)
 
 ## lint: check format, lint, types and import rules; changes nothing

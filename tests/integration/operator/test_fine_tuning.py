@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ocelli_storage.layout import PROGRESS
 from ocelli_training.tuning_checkpoint import POINTER
 from tests.integration.operator.scene import Scene
 
@@ -25,13 +26,22 @@ def find_places(scene: Scene, pod: str, event: str) -> list[Place]:
     return [(line.get("networks", 0), line.get("steps", 0)) for line in lines if line["event"] == event]
 
 
+def is_tuning(scene: Scene) -> bool:
+    """Whether a step was done, so that an eviction leaves a checkpoint."""
+    folder = scene.store_folder / "tenants" / scene.namespace
+    return any(
+        "fineTuning" in json.loads((folder / path).read_text()) for path in scene.stored() if path.endswith(f"/{PROGRESS}")
+    )
+
+
 def wait_for_trainer(scene: Scene, earlier: list[str]) -> str:
     """Wait until a Pod other than the earlier ones tunes a network; returns its name."""
-    event = "tuning.resumed" if earlier else "heads.fitted"
 
     def find() -> str | None:
         new = [name for name in scene.names(scene.pods("training")) if name not in earlier]
-        return next((name for name in new if find_places(scene, name, event)), None)
+        return next(
+            (name for name in new if (find_places(scene, name, "tuning.resumed") if earlier else is_tuning(scene))), None
+        )
 
     return scene.cluster.wait_for("a trainer tunes", find, timeout_seconds=TUNING_SECONDS)
 

@@ -97,6 +97,7 @@ def test_two_workers_give_the_accuracy_of_one(scene: Scene, operator: OperatorPr
         assert tuned[loss] == pytest.approx(alone[loss], abs=LOSS_BOUND)
 
 
+@pytest.mark.skipif("OCELLI_LONG_TESTS" not in os.environ, reason="takes minutes; `make test-long` runs it")
 def test_a_worker_that_dies_ends_all_and_they_resume(scene: Scene, operator: OperatorProcess) -> None:
     assert operator.process is not None
     scene.apply(build(scene, "two", 2, epochs=2, batchSize=2))
