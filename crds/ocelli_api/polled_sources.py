@@ -49,8 +49,7 @@ def needs_poll(classifier: Classifier) -> bool:
 
 
 def find_seen_digest(classifier: Classifier) -> str | None:
-    """The digest of the contents that the last poll of these addresses has seen, also if they are no longer polled; None
-    without one."""
+    """The digest of the contents at the last poll of these addresses, even if polling has stopped; None: never polled."""
     seen = classifier.status.observed_sources
     if seen is None or seen.addresses != hash_addresses(find_polled_urls(classifier.spec)):
         return None

@@ -26,7 +26,7 @@ _HEAD_BYTES_LIMIT = 64 * 1024
 _CHUNK_BYTES = 256 * 1024
 _LOGIN = "proxy-authorization"
 REFUSED_HEADER = "Ocelli-Refused"
-"""In the proxy's own answers, so that they are not taken for a server's."""
+"""A header of the proxy's own responses; it tells them apart from those of servers."""
 _END = b"\r\n\r\n"
 
 

@@ -90,7 +90,7 @@ class FileFetches:
         self._total_bytes = 0
 
     async def fetch(self, listed: Sequence[ListedFile]) -> tuple[FetchedFile, ...]:
-        """The files in their order. What is no image, or too large, is not fetched to its end, and skipped.
+        """The files in their order. It stops fetching files that are not images or too large, and skips them.
 
         Raises:
             SourceError: one of them cannot be fetched; the others are not fetched then. A source without some of its files

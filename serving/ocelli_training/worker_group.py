@@ -305,8 +305,8 @@ async def gather_workers(membership: Membership, device: Accelerator) -> WorkerG
 async def join_workers(membership: Membership, is_done: Callable[[], Awaitable[bool]]) -> WorkerGroup | None:
     """Another worker: find the first one, and wait until all have come; None: `is_done` says that nothing is left to do.
 
-    An address of an earlier process of the first worker is not used: nobody answers there, or not with its session, or the
-    process has a worker of this number already and ends soon.
+    It does not use the address of an earlier process of the first worker: the connection is refused, the session differs, or
+    that process already has a worker of this number and ends soon.
 
     Raises:
         WorkersMissingError, WorkerLostError, ObjectStoreError: see there.

@@ -258,7 +258,7 @@ def _lines(process: subprocess.Popen[str], *, killed: bool = False) -> Iterator[
                     yield json.loads(line)
             status = process.wait(timeout=_PROCESS_SECONDS)
         finally:
-            # If nobody reads on.
+            # The caller may stop reading early.
             process.kill()
     if status != 0 and not killed:
         raise GpuCheckError(f"fine-tuning ended with exit status {status}; its error is above")

@@ -1,6 +1,6 @@
 """Sources with credentials, polls and corrections on a real control plane.
 
-The Secret reaches the trainer, and nobody else.
+Only the trainer can read the Secret.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import secrets
 import tarfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -101,24 +102,14 @@ def images_of(make_image: Any, folder: str = "", count: int = 3) -> dict[str, by
     return {f"{folder}{seed}.png": make_image(seed) for seed in range(count)}
 
 
-class Relay:
-    """A server in front of the bucket's that misbehaves after so many bytes of an answer.
+class ThreadServer(ABC):
+    """A TCP server in a thread with an event loop of its own."""
 
-    Its first connection calls `meanwhile` then; the behaviours "continue" and "cut once" relay everything else.
-    """
-
-    def __init__(
-        self, target_port: int, behaviour: str, after_bytes: int, meanwhile: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._target_port = target_port
-        self._behaviour = behaviour
-        self._after_bytes = after_bytes
-        self._meanwhile = meanwhile
-        self.connections = 0
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        starting = asyncio.start_server(self._relay, "127.0.0.1", 0)
+        starting = asyncio.start_server(self._answer, "127.0.0.1", 0)
         self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result(10)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
@@ -135,7 +126,28 @@ class Relay:
         self._thread.join()
         self._loop.close()
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    @abstractmethod
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+
+
+class Relay(ThreadServer):
+    """A server in front of the bucket's that misbehaves after so many bytes of an answer.
+
+    Its first connection calls `meanwhile` then; the behaviours "continue" and "cut once" relay everything else.
+    """
+
+    def __init__(
+        self, target_port: int, behaviour: str, after_bytes: int, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
+        self._target_port = target_port
+        self._behaviour = behaviour
+        self._after_bytes = after_bytes
+        self._meanwhile = meanwhile
+        self.connections = 0
+        super().__init__()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         try:
@@ -396,31 +408,13 @@ def test_an_object_above_the_limit_of_a_source_is_refused(bucket: Bucket) -> Non
     assert "more than 2 MB" in str(error)
 
 
-class EndlessServer:
+class EndlessServer(ThreadServer):
     """Answers every request with bytes that never end."""
 
     def __init__(self, head: bytes, chunk: bytes) -> None:
         self._head, self._chunk = head, chunk
         self.sent = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        starting = asyncio.start_server(self._answer, "127.0.0.1", 0)
-        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result(10)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    def close(self) -> None:
-        async def close() -> None:
-            self._server.close()
-            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-        asyncio.run_coroutine_threadsafe(close(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        super().__init__()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

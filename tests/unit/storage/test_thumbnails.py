@@ -24,7 +24,7 @@ def build_page(*lines: str) -> bytes:
 
 
 def test_only_the_thumbnails_of_the_customer_are_removed() -> None:
-    others = [build_thumbnail(b"of nobody", None), build_thumbnail(b"of bert", BERT)]
+    others = [build_thumbnail(b"without a customer", None), build_thumbnail(b"of bert", BERT)]
     page = build_page(build_thumbnail(b"of anna", ANNA), *others)
     left = remove_thumbnails(page, ANNA)
     assert left == build_page('<span class="erased">erased</span>', *others)

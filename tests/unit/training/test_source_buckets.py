@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ocelli_api.classifier import Source
+from ocelli_api.classifier import SecretReference, Source
 from ocelli_api.pods import Environment
 from ocelli_api.settings import load_settings
 from ocelli_storage.archives import ArchiveImage
@@ -21,19 +21,23 @@ BLOBS = """<?xml version="1.0" encoding="utf-8"?>
 </EnumerationResults>"""
 
 
-def test_a_prefix_of_a_container_of_azure_is_read_with_a_signed_token(
-    reading: Reading, web_server: Any, make_image: Any
-) -> None:
-    image = make_image()
-    web_server.answer("/pictures", body=BLOBS.replace("SIZE", str(len(image))).encode())
-    web_server.answer("/pictures/cats/0.png", body=image, headers=DATE)
-    secret = reading.mount_secret(
+def mount_azure_secret(reading: Reading, web_server: Any) -> SecretReference:
+    return reading.mount_secret(
         "azure",
         hosts="az://pictures",
         AZURE_STORAGE_ACCOUNT_NAME="ours",
         AZURE_STORAGE_SAS_KEY="sv=2024-01-01&sig=s1gned",
         AZURE_STORAGE_ENDPOINT=web_server.url,
     )
+
+
+def test_a_prefix_of_a_container_of_azure_is_read_with_a_signed_token(
+    reading: Reading, web_server: Any, make_image: Any
+) -> None:
+    image = make_image()
+    web_server.answer("/pictures", body=BLOBS.replace("SIZE", str(len(image))).encode())
+    web_server.answer("/pictures/cats/0.png", body=image, headers=DATE)
+    secret = mount_azure_secret(reading, web_server)
     (found,) = reading.read(Source(url="az://pictures/cats/", secret_ref=secret))
     assert isinstance(found, ArchiveImage)
     assert (found.name, found.data) == ("0.png", image)
@@ -43,13 +47,7 @@ def test_a_prefix_of_a_container_of_azure_is_read_with_a_signed_token(
 
 def test_refused_credentials_of_azure_are_not_shown(reading: Reading, web_server: Any) -> None:
     web_server.answer("/pictures/cats.zip", status=403)
-    secret = reading.mount_secret(
-        "azure",
-        hosts="az://pictures",
-        AZURE_STORAGE_ACCOUNT_NAME="ours",
-        AZURE_STORAGE_SAS_KEY="sv=2024-01-01&sig=s1gned",
-        AZURE_STORAGE_ENDPOINT=web_server.url,
-    )
+    secret = mount_azure_secret(reading, web_server)
     error = reading.refusal(Source(url="az://pictures/cats.zip", secret_ref=secret))
     assert 'refuses the credentials in Secret "azure"' in str(error)
     assert "s1gned" not in str(error)

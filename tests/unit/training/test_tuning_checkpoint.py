@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +14,6 @@ from ocelli_storage.store_url import open_store
 from ocelli_training.tuning_checkpoint import POINTER, Checkpoint, CheckpointStore, delete_checkpoint
 
 CHECKPOINT = Checkpoint(document={"bestEpochs": [2]}, tensors={"average.head": torch.arange(6.0)})
-
-
-@pytest.fixture
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop in a thread of its own, as the trainer has it while a training blocks."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    yield loop
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -152,14 +151,8 @@ class Stored:
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> Iterator[Stored]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    yield Stored(tmp_path, loop)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+def stored(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> Stored:
+    return Stored(tmp_path, loop)
 
 
 def test_each_network_has_one_file_below_the_revision_whatever_the_number_of_epochs(stored: Stored) -> None:

@@ -1,6 +1,6 @@
 """A worker that trains the small network together with others. Its arguments are a folder, its number and their number.
 
-A third number lets it end without a word after so many steps. What it has learned is in the folder afterwards.
+With a third number it exits after that many steps without telling the others. It leaves what it learned in the folder.
 """
 
 from __future__ import annotations
