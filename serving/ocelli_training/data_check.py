@@ -18,8 +18,8 @@ from pathlib import Path
 from ocelli_api.classifier import Accelerator, ClassifierSpec, parse_spec
 from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason, Stage
 from ocelli_api.times import format_time
-from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata
-from ocelli_model.engine import Engine, load_engine, needed_files
+from ocelli_model.backbone import load_backbone_metadata
+from ocelli_model.engine import Engine
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.layout import CHECK_PAGE, CHECK_REPORT, is_image_data
 from ocelli_storage.object_store import ObjectStore
@@ -32,6 +32,7 @@ from ocelli_training.data_report import DataReport
 from ocelli_training.dataset import Dataset, build_dataset, find_faults
 from ocelli_training.example_rows import find_groups
 from ocelli_training.extraction import Extraction, Wanted
+from ocelli_training.features import load_feature_engine
 from ocelli_training.image_data import find_erased_customers
 from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, find_test_set_faults
 from ocelli_training.pixel_file import PixelFile
@@ -97,7 +98,10 @@ class DataCheck:
         metadata = await load_backbone_metadata(self._store, comparing.installed.digest)
         pixels = PixelFile(self._scratch / "pixels", height=preprocessing.height, width=preprocessing.width)
         # Concurrent: loading an engine takes as long as reading a hundred photographs.
-        loading = asyncio.create_task(self._load_engine(metadata))
+        loading_engine = load_feature_engine(
+            self._store, metadata, Accelerator.CPU, scratch=self._scratch, threads=settings.cpu_count
+        )
+        loading = asyncio.create_task(loading_engine)
         try:
             with pixels:
                 reader = DefinitionReader(settings, self._store, self._scratch, pixels, preprocessing)
@@ -129,14 +133,6 @@ class DataCheck:
 
     async def _read(self, reader: DefinitionReader, definition: ClassifierSpec) -> Data:
         return await reader.read(definition, self._progress.report, faults_limit=SOURCE_FAULTS_LIMIT)
-
-    async def _load_engine(self, metadata: BackboneMetadata) -> Engine:
-        device = Accelerator.CPU
-        files = needed_files(device)
-        backbone = await load_backbone(self._store, metadata.digest, cache=self._scratch / "backbones", files=files)
-        return await asyncio.to_thread(
-            load_engine, backbone, threads=self._settings.cpu_count, device=device, precision=Precision.FLOAT32
-        )
 
     def _compare(self, engine: Engine, data: Data, pixels: PixelFile, definition: ClassifierSpec) -> _Findings:
         dataset = build_dataset(data.sets, data.readings, definition.corrections)

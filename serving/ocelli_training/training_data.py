@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ocelli_api.classifier import Accelerator, parse_spec
+from ocelli_api.classifier import parse_spec
 from ocelli_api.outcome import Stage
-from ocelli_model.backbone import BackboneMetadata, load_backbone
-from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
+from ocelli_model.backbone import BackboneMetadata
+from ocelli_model.engine import available_device, device_for
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.corrections import CorrectionCounts
 from ocelli_training.data_reading import Data, DefinitionReader, log_sets
@@ -36,7 +36,7 @@ from ocelli_training.feature_cache import (
     KnownImages,
     describe_computation,
 )
-from ocelli_training.features import PRECISION
+from ocelli_training.features import PRECISION, load_feature_engine
 from ocelli_training.fit import Examples
 from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set
 from ocelli_training.pixel_file import PixelFile
@@ -143,7 +143,10 @@ class DataReader:
         """
         device = device_for(metadata, await asyncio.to_thread(available_device, self._settings.accelerator))
         # Concurrent: loading an engine takes as long as reading a hundred photographs.
-        loading = asyncio.create_task(self._load_engine(metadata, device))
+        loading_engine = load_feature_engine(
+            self._store, metadata, device, scratch=self._scratch, threads=self._settings.cpu_count
+        )
+        loading = asyncio.create_task(loading_engine)
         try:
             computation = describe_computation(metadata, device, PRECISION)
             known = await self.cache.load(computation, metadata.feature_count)
@@ -167,14 +170,6 @@ class DataReader:
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
-
-    async def _load_engine(self, metadata: BackboneMetadata, device: Accelerator) -> Engine:
-        backbone = await load_backbone(
-            self._store, metadata.digest, cache=self._scratch / "backbones", files=needed_files(device)
-        )
-        return await asyncio.to_thread(
-            load_engine, backbone, threads=self._settings.cpu_count, device=device, precision=PRECISION
-        )
 
     async def _read_needed(
         self, document: dict[str, Any], reader: DefinitionReader, known: KnownImages
