@@ -20,12 +20,12 @@ from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_a
 from ocelli_model.backbone import BackboneMetadata, save_backbone
 from ocelli_model.signature import Signer, SigningKeyError
 from ocelli_storage.documents import parse_document, read_document
+from ocelli_storage.judged import Judged, save_judged
 from ocelli_storage.layout import ARTIFACT_METADATA, BILL_OF_MATERIALS, DEFINITION, REPORT, REPORT_PAGE, is_image_data
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 from ocelli_storage.thumbnails import erase_thumbnails
 from ocelli_training.feature_cache import FeatureCache
 from ocelli_training.image_data import find_erased_customers
-from ocelli_training.judged import Judged, save_judged
 from ocelli_training.learned import OwnNetwork
 from ocelli_training.provenance import Provenance
 from ocelli_training.report import Report, render_page

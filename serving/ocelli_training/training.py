@@ -22,8 +22,7 @@ from ocelli_training.backbone_choice import BackboneChoice, BackboneNotInstalled
 from ocelli_training.checked_images import delete_checked
 from ocelli_training.data_report import DataReport
 from ocelli_training.features import PRECISION
-from ocelli_training.judged import split_by_customer
-from ocelli_training.judgement import judge_learned
+from ocelli_training.judgement import judge_learned, split_by_customer
 from ocelli_training.learned import NOT_TUNED, TUNED
 from ocelli_training.learner import Learner
 from ocelli_training.pixel_file import PixelFile
