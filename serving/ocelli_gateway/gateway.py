@@ -26,7 +26,9 @@ from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.overview import Overview
 from ocelli_gateway.pixels import PixelReader
 from ocelli_gateway.prediction_client import PredictionClient
+from ocelli_gateway.quality import Quality
 from ocelli_gateway.quotas import RateQuotas
+from ocelli_gateway.revision_files import CONCURRENT_READS, RevisionFiles
 from ocelli_gateway.settings import GatewaySettings
 from ocelli_gateway.stored_files import StoredFiles
 from ocelli_gateway.tenant_usage import TenantUsage
@@ -63,6 +65,7 @@ class Gateway:
     rates: RateQuotas
     classifiers: Classifiers
     overview: Overview
+    quality: Quality
     stored_files: StoredFiles
     user_data: UserData
     classification: Classification
@@ -151,6 +154,9 @@ async def running_gateway(
             rates=rates,
             classifiers=classifiers,
             overview=Overview(store, objects, classifiers),
+            quality=Quality(
+                store, RevisionFiles(objects, build_slots("reports are being read", CONCURRENT_READS, waiting_limit))
+            ),
             stored_files=StoredFiles(store, definitions),
             user_data=UserData(store, objects),
             classification=Classification(

@@ -51,16 +51,16 @@ class Quality:
             raise NotFoundError(f"An earlier release trained {place.name} and measured no accuracy of this kind; retrain it.")
         return await asyncio.to_thread(_describe_evaluation, place, report, report.evaluation, quality)
 
-    async def images(
-        self, caller: Caller, classifier_id: str, revision: str, query: ImagesQuery
-    ) -> Mapping[str, Any]:
+    async def images(self, caller: Caller, classifier_id: str, revision: str, query: ImagesQuery) -> Mapping[str, Any]:
         """Judged images with their scores. Raises InputError for a class that the revision does not have."""
         classifier, place = await self._find(caller, classifier_id, revision)
         quality, names = await self._files.read_quality(place), await self._find_names(place)
         try:
             rows = await asyncio.to_thread(quality.find, query.filter, query.order)
         except UnknownClassError as error:
-            raise InputError(f'Revision {place.revision} has no class "{error.name}"; see classes in its evaluation.') from error
+            raise InputError(
+                f'Revision {place.revision} has no class "{error.name}"; see classes in its evaluation.'
+            ) from error
         shown, with_thumbnail = rows[query.offset : query.offset + query.limit], await self._find_thumbnails(place)
         corrections = {item.image: item.class_name for item in classifier.spec.corrections}
         images = []
@@ -111,7 +111,9 @@ class Quality:
         revisions = (place.revision, other_place.revision)
         return await asyncio.to_thread(_describe_comparison, comparison, revisions, names, with_thumbnail)
 
-    async def thumbnails(self, caller: Caller, classifier_id: str, revision: str, digests: tuple[str, ...]) -> Mapping[str, Any]:
+    async def thumbnails(
+        self, caller: Caller, classifier_id: str, revision: str, digests: tuple[str, ...]
+    ) -> Mapping[str, Any]:
         """Thumbnails in base64 by digest; images without one are left out."""
         _, place = await self._find(caller, classifier_id, revision)
         found = await self._files.read_thumbnails(place, list(digests))

@@ -115,9 +115,7 @@ class RevisionFiles:
 
         async def load() -> JudgedQuality:
             try:
-                judged = await read_judged(
-                    self._objects, place.revision, place.judged, limit_bytes=JUDGED_LIMIT_BYTES
-                )
+                judged = await read_judged(self._objects, place.revision, place.judged, limit_bytes=JUDGED_LIMIT_BYTES)
             except JudgedError as error:
                 text = str(error)
                 raise NotFoundError(f"{text[:1].upper()}{text[1:]}; a retrain stores them again.") from error
