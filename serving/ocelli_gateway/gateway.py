@@ -146,6 +146,7 @@ async def running_gateway(
         classifiers = Classifiers(
             store, objects, definitions, TenantUsage(store, objects), replica_delay_seconds=settings.replica_delay_seconds
         )
+        report_reads = build_slots("reports are being read", CONCURRENT_READS, waiting_limit)
         yield Gateway(
             metrics=metrics,
             objects=objects,
@@ -154,9 +155,7 @@ async def running_gateway(
             rates=rates,
             classifiers=classifiers,
             overview=Overview(store, objects, classifiers),
-            quality=Quality(
-                store, RevisionFiles(objects, build_slots("reports are being read", CONCURRENT_READS, waiting_limit))
-            ),
+            quality=Quality(store, RevisionFiles(objects, report_reads)),
             stored_files=StoredFiles(store, definitions),
             user_data=UserData(store, objects),
             classification=Classification(

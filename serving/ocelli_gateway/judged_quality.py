@@ -92,7 +92,7 @@ class JudgedQuality:
         others[rows, places] = -np.inf
         best = others.max(axis=1)
         # With one class and no negatives there is no other answer.
-        return np.where(np.isfinite(best), best, 0).astype(np.float32) - right
+        return np.asarray(np.where(np.isfinite(best), best, 0) - right, dtype=np.float32)
 
     @cached_property
     def _answers(self) -> NDArray[np.float32]:
@@ -105,7 +105,7 @@ class JudgedQuality:
     def _sureness(self) -> NDArray[np.float32]:
         answers = self._answers
         if answers.shape[1] < 2:
-            return np.abs(answers[:, 0] - DECISION_THRESHOLD)
+            return np.asarray(np.abs(answers[:, 0] - DECISION_THRESHOLD))
         two = np.partition(answers, -2, axis=1)[:, -2:]
         return np.asarray(two[:, 1] - two[:, 0])
 
@@ -268,7 +268,7 @@ class QualityComparison:
         chosen = (self._right[:, 0] != self._right[:, 1]) & (self._right[:, 0] == better)
         pairs = self._pairs[chosen]
         wrong = self.other.wrongness[pairs[:, 1]] if better else self.own.wrongness[pairs[:, 0]]
-        return pairs[np.argsort(-wrong, kind="stable")]
+        return np.asarray(pairs[np.argsort(-wrong, kind="stable")])
 
     def describe(self, pair: Sequence[int], names: tuple[str, str]) -> dict[str, Any]:
         """A changed image; `names` are those of the revisions."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from ocelli_api.classifier import Classifier
 from ocelli_api.revision import current_revision
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import ClassifierStore
+from ocelli_gateway.fields import shown
 from ocelli_gateway.judged_quality import ImageFilter, ImageOrder, JudgedQuality, QualityComparison, UnknownClassError
 from ocelli_gateway.management_fields import LATEST, SERVED
 from ocelli_gateway.refusals import InputError, NotFoundError
@@ -58,13 +59,12 @@ class Quality:
         try:
             rows = await asyncio.to_thread(quality.find, query.filter, query.order)
         except UnknownClassError as error:
-            raise InputError(
-                f'Revision {place.revision} has no class "{error.name}"; see classes in its evaluation.'
-            ) from error
-        shown, with_thumbnail = rows[query.offset : query.offset + query.limit], await self._find_thumbnails(place)
+            name = shown(error.name)
+            raise InputError(f'Revision {place.revision} has no class "{name}"; see the classes in its evaluation.') from error
+        page, with_thumbnail = rows[query.offset : query.offset + query.limit], await self._find_thumbnails(place)
         corrections = {item.image: item.class_name for item in classifier.spec.corrections}
         images = []
-        for row in shown.tolist():
+        for row in page.tolist():
             image = quality.describe(row)
             digest = image["image"]
             images.append(
@@ -111,12 +111,10 @@ class Quality:
         revisions = (place.revision, other_place.revision)
         return await asyncio.to_thread(_describe_comparison, comparison, revisions, names, with_thumbnail)
 
-    async def thumbnails(
-        self, caller: Caller, classifier_id: str, revision: str, digests: tuple[str, ...]
-    ) -> Mapping[str, Any]:
+    async def thumbnails(self, caller: Caller, classifier_id: str, revision: str, digests: Sequence[str]) -> Mapping[str, Any]:
         """Thumbnails in base64 by digest; images without one are left out."""
         _, place = await self._find(caller, classifier_id, revision)
-        found = await self._files.read_thumbnails(place, list(digests))
+        found = await self._files.read_thumbnails(place, digests)
         return {"thumbnails": {digest: base64.b64encode(data).decode() for digest, data in found.items()}}
 
     async def _find(self, caller: Caller, classifier_id: str, revision: str) -> tuple[Classifier, RevisionPlace]:

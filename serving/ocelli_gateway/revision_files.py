@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -141,7 +141,7 @@ class RevisionFiles:
 
         return await self._load(place, place.thumbnails, _INDEX_BYTES, load)
 
-    async def read_thumbnails(self, place: RevisionPlace, digests: list[str]) -> dict[str, bytes]:
+    async def read_thumbnails(self, place: RevisionPlace, digests: Sequence[str]) -> dict[str, bytes]:
         """JPEGs by digest, of those images that have one.
 
         Raises:
