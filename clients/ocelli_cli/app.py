@@ -8,16 +8,35 @@ from typing import Annotated
 
 import typer
 
-from ocelli_cli import listing_commands
+from ocelli_cli import (
+    classify_commands,
+    correction_commands,
+    creation_commands,
+    deletion_commands,
+    download_commands,
+    listing_commands,
+    log_commands,
+    login_commands,
+    revision_commands,
+)
 
 # Each module adds its commands to the one app, in the order of the help text.
-COMMANDS = (listing_commands,)
+COMMANDS = (
+    creation_commands,
+    correction_commands,
+    listing_commands,
+    download_commands,
+    log_commands,
+    classify_commands,
+    revision_commands,
+    deletion_commands,
+    login_commands,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
     # Keys and passwords are local variables.
     pretty_exceptions_show_locals=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -60,6 +60,15 @@ class Output:
                 for name in payload.names:
                     print(name)
 
+    def print_line(self, line: str) -> None:
+        """One line of a result that goes on; readers of a pipe get it at once."""
+        print(printable(line) if self.format is OutputFormat.HUMAN else line, flush=True)
+
+    @staticmethod
+    def text(message: str) -> Text:
+        """A sentence as a result."""
+        return Text(printable(message))
+
     def note(self, message: str) -> None:
         """A sentence for people, on standard error."""
         build_console(stderr=True).print(Text(printable(message)), soft_wrap=True)

@@ -9,12 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import typer
+
 from ocelli_cli.config_file import ConfigFile, Context, find_config_path, find_readers, load_config_file
 from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.output import Output
-from ocelli_client import LoginError, NotFoundError, Ocelli, WaitTimeoutError
+from ocelli_client import LoginError, NotFoundError, Ocelli, OcelliError, WaitTimeoutError
 
 _CALL_SECONDS = 60.0
+
+
+class DeclinedError(OcelliError):
+    """A person has answered no."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,13 +117,12 @@ def check_confirmed(question: str, *, yes: bool, no_input: bool) -> None:
     """Ask a person, unless `--yes` has answered.
 
     Raises:
-        UsageError: nobody can be asked, or the answer is no.
+        UsageError: nobody can be asked.
+        DeclinedError: the answer is no.
     """
-    import typer
-
     if yes:
         return
     if not can_ask(no_input=no_input):
         raise UsageError(f"{question} Nobody can be asked; repeat the command with --yes")
     if not typer.confirm(question, err=True):
-        raise UsageError("Nothing was changed")
+        raise DeclinedError("Nothing was changed")

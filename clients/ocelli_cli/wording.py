@@ -53,3 +53,8 @@ def describe_time(time: str | None) -> str:
         if seconds < limit:
             return f"{max(0, seconds) // unit}{name}"
     return f"{seconds // 86_400}d"
+
+
+def describe_class(name: str | None) -> str:
+    """A class, or that it is none of the classes."""
+    return "(none of the classes)" if name is None else name

@@ -21,6 +21,9 @@ class Wait:
 
     timeout_seconds: float | None = None
     on_change: Callable[[Details], None] | None = None
+    on_interruption: Callable[[str], None] | None = None
+    """Called with a sentence while the gateway does not answer."""
+    until: Callable[[Card], bool] = lambda card: has_settled(card)
 
 
 def has_settled(card: Card) -> bool:
@@ -42,12 +45,14 @@ def wait(classifier_id: str, options: Wait) -> Procedure[Details]:
             if found is None:
                 raise
             pause = found
+            if options.on_interruption is not None:
+                options.on_interruption(f"{error}; trying again in {pause:g} s")
         else:
             patience.report_success()
             if options.on_change is not None and (seen is None or details.raw != seen.raw):
                 options.on_change(details)
             seen = details
-            if has_settled(details):
+            if options.until(details):
                 return details
         if end is not None and time.monotonic() + pause > end:
             state = "unknown" if seen is None else seen.status
