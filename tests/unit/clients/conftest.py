@@ -14,6 +14,11 @@ __all__ = ["client", "gateway", "stage"]
 
 
 @pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
 def stranger(tmp_path: Path) -> CommandLine:
     """A user who has not logged in anywhere."""
     home = tmp_path / "home"
