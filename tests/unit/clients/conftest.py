@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.gateway_harness.fixtures import client, gateway, stage
@@ -19,11 +17,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def stranger(tmp_path: Path) -> CommandLine:
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     """A user who has not logged in anywhere."""
-    home = tmp_path / "home"
-    home.mkdir()
-    return CommandLine(home=home)
+    return CommandLine(home=tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture
