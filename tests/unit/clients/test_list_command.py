@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from ocelli_cli.output import printable
 from tests.gateway_harness.v3_client import V3Client
 from tests.unit.clients.command_line import CommandLine
 
@@ -32,11 +33,13 @@ def test_name_prints_the_ids(anna: CommandLine, client: V3Client) -> None:
     assert classifier_id in anna.succeed("list", "-o", "name").out.splitlines()
 
 
-def test_a_name_cannot_act_on_the_terminal(anna: CommandLine, client: V3Client) -> None:
-    client.created("\x1b[2Jevil [red]")
-    run = anna.succeed("list")
-    assert "\x1b" not in run.out
-    assert "[red]" in run.out
+def test_a_name_is_no_markup(anna: CommandLine, client: V3Client) -> None:
+    client.created("evil [red]")
+    assert "evil [red]" in anna.succeed("list").out
+
+
+def test_text_cannot_act_on_the_terminal() -> None:
+    assert printable("\x1b[2J\u202eevil\n") == "\\x1b[2J\\u202eevil\n"
 
 
 def test_without_a_log_in_the_message_names_the_remedy(stranger: CommandLine) -> None:
