@@ -1,7 +1,7 @@
 """A classification project of Azure Custom Vision as a list of images. Tags are classes; the Negative tag: negative examples.
 
-Whole images are imported. So a project that finds objects is refused; of other projects, images that have regions or several tags
-are left out and counted.
+Whole images are imported. So a project that finds objects is refused; of other projects, images that have regions or several
+tags are left out and counted.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def check_counts(api: TrainingApi, read: ProjectImages) -> None:
         )
 
 
-def find_uri(read: ProjectImages, fetcher: Fetcher, api: TrainingApi, image: RemoteImage) -> bytes:
+def fetch_original(read: ProjectImages, fetcher: Fetcher, api: TrainingApi, image: RemoteImage) -> bytes:
     """The original file of an image.
 
     Raises:

@@ -1,7 +1,7 @@
 """The part of Azure Custom Vision's training API (REST, v3.3) that an import reads: projects, tags, tagged images, counts.
 
-Written from Microsoft's description of the API. The training key goes only to the endpoint, in a header: images are on other hosts,
-and their addresses have signatures of their own. The key is never part of a message.
+Written from Microsoft's description of the API. The training key goes only to the endpoint, in a header: images are on other
+hosts, and their addresses have signatures of their own. The key is never part of a message.
 """
 
 from __future__ import annotations
@@ -106,7 +106,10 @@ class TrainingApi:
             headers={"Accept": "application/json", "User-Agent": USER_AGENT},
         )
 
-    def close(self) -> None:
+    def __enter__(self) -> TrainingApi:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._client.close()
 
     def find_project(self, name_or_id: str) -> Project:

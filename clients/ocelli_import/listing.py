@@ -56,11 +56,10 @@ class Listing:
     def remote(self) -> tuple[RemoteImage, ...]:
         return tuple(image.place for image in self.images if isinstance(image.place, RemoteImage))
 
-    def without(self, keys: Iterable[str]) -> Listing:
-        """The same list without these remote images."""
-        left_out = frozenset(keys)
-        kept = (image for image in self.images if not (isinstance(image.place, RemoteImage) and image.place.key in left_out))
-        return replace(self, images=tuple(kept))
+    def without(self, places: Iterable[Place]) -> Listing:
+        """The same list without these images."""
+        left_out = frozenset(places)
+        return replace(self, images=tuple(image for image in self.images if image.place not in left_out))
 
     def with_notices(self, notices: Sequence[str]) -> Listing:
         return replace(self, notices=(*self.notices, *notices))

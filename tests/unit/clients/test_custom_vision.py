@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ocelli_import.custom_vision import CountMismatchError, ProjectImages, check_counts, find_uri, read_project
+from ocelli_import.custom_vision import CountMismatchError, ProjectImages, check_counts, fetch_original, read_project
 from ocelli_import.custom_vision_api import CustomVisionError, TrainingApi, TrainingKey
 from ocelli_import.downloads import DownloadError, DownloadFolder, Failure, Fetcher, download_all, open_client
 from ocelli_import.listing import RemoteImage
@@ -40,9 +40,8 @@ def pauses() -> list[float]:
 
 @pytest.fixture
 def api(stand_in: StandIn, pauses: list[float]) -> Iterator[TrainingApi]:
-    api = TrainingApi(stand_in.address, TrainingKey(KEY), sleep=pauses.append)
-    yield api
-    api.close()
+    with TrainingApi(stand_in.address, TrainingKey(KEY), sleep=pauses.append) as api:
+        yield api
 
 
 def counts(read: ProjectImages) -> dict[str | None, int]:
@@ -56,7 +55,7 @@ def download(api: TrainingApi, read: ProjectImages, folder: Path) -> list[Failur
     with open_client() as client:
         fetcher = Fetcher(client=client, sleep=lambda seconds: None)
         downloads = DownloadFolder(folder, read.project.project_id)
-        return download_all(read.listing.remote, downloads, lambda image: find_uri(read, fetcher, api, image))
+        return download_all(read.listing.remote, downloads, lambda image: fetch_original(read, fetcher, api, image))
 
 
 def test_tags_become_classes_and_the_negative_tag_negative_examples(api: TrainingApi) -> None:
@@ -105,7 +104,7 @@ def test_untagged_images_and_empty_tags_are_counted(api: TrainingApi, stand_in: 
 
 def test_a_project_that_finds_objects_is_refused_before_anything_is_read(api: TrainingApi, stand_in: StandIn) -> None:
     stand_in.domain = OBJECT_DETECTION
-    with pytest.raises(CustomVisionError, match="finds objects: its tags belong to regions.*nothing was imported"):
+    with pytest.raises(CustomVisionError, match=r"finds objects: its tags belong to regions.*nothing was imported"):
         read_project(api, "Dogs")
     assert not [request for request in stand_in.requests if "/images" in request]
 
@@ -126,7 +125,7 @@ def test_a_tag_that_the_service_counts_otherwise_is_an_error_with_the_numbers(ap
 def test_an_image_that_is_added_during_the_import_is_found_by_the_last_count(api: TrainingApi, stand_in: StandIn) -> None:
     read = read_project(api, "Dogs")
     stand_in.add("husky", range(12, 13))
-    with pytest.raises(CountMismatchError, match='13 images with the tag "husky", and 12 .*; 34 tagged images, and 33 were'):
+    with pytest.raises(CountMismatchError, match=r'13 images with the tag "husky", and 12 .*; 34 tagged images, and 33 were'):
         check_counts(api, read)
 
 
