@@ -141,11 +141,11 @@ def _download(session: Session, listing: Listing, request: ImportRequest, source
 def _build_payload(name: str, listing: Listing) -> Payload:
     table = build_table("class", ">images", ">to download")
     sets = []
-    for class_name in dict.fromkeys(image.class_name for image in listing.images):
+    class_names = sorted(dict.fromkeys(image.class_name for image in listing.images), key=lambda one: one is None)
+    for class_name in class_names:
         images = [image for image in listing.images if image.class_name == class_name]
         remote = sum(not isinstance(image.place, FileLocation) for image in images)
         table.add_row(*cells("(negative examples)" if class_name is None else class_name, len(images), remote))
         sets.append({"class": class_name, "images": len(images), "to_download": remote})
     document = {"name": name, "sets": sets, "notices": list(listing.notices)}
-    names = [one for one in dict.fromkeys(image.class_name for image in listing.images) if one is not None]
-    return Payload(document=document, names=names, human=table)
+    return Payload(document=document, names=[one for one in class_names if one is not None], human=table)

@@ -99,14 +99,14 @@ def _build_listing(api: TrainingApi, project: Project, tags: Sequence[Tag], imag
     return Listing(images=tuple(listed), notices=tuple(_notices(api, project, by_id, images)))
 
 
-def _order(by_id: Mapping[str, Tag], image: TaggedImage) -> tuple[str, str]:
-    """By class, so that classes have an order that does not depend on when images were added."""
+def _order(by_id: Mapping[str, Tag], image: TaggedImage) -> tuple[bool, str, str]:
+    """By class, negative examples last, so that classes have an order that does not depend on when images were added."""
     tag = by_id.get(image.tag_ids[0])
     if tag is None:
         raise CustomVisionError(
             f"Image {image.image_id} has a tag that is not in the project's list; run the same command again"
         )
-    return tag.name, image.image_id
+    return tag.negative, tag.name, image.image_id
 
 
 def _notices(api: TrainingApi, project: Project, by_id: Mapping[str, Tag], images: Sequence[TaggedImage]) -> list[str]:
