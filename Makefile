@@ -180,7 +180,8 @@ format: $(VENV)/.dev
 ## golden: rewrite the golden manifests from the builders
 .PHONY: golden
 golden: $(VENV)/.dev
-	@OCELLI_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/charts/test_rendering.py -k "golden or base or projects or rendering or without_helm"
+	@OCELLI_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/charts/test_rendering.py tests/unit/clients/test_help.py \
+	  -k "golden or base or projects or rendering or without_helm or help"
 
 ## reference: rewrite the generated pages of docs/reference
 .PHONY: reference
@@ -188,7 +189,7 @@ reference: $(VENV)/.dev
 	@$(BIN)/python docs/reference/generate.py
 
 ## check: fail if anything generated is out of date (golden manifests, deploy/, the chart's CRD, docs/reference)
-GENERATED := tests/golden tests/charts/golden deploy charts docs/reference
+GENERATED := tests/golden tests/charts/golden tests/unit/clients/golden deploy charts docs/reference
 .PHONY: check
 check: $(VENV)/.dev
 	@digest() { find $(GENERATED) -type f -print0 | sort -z | xargs -0 sha256sum; }; before=$$(digest); \

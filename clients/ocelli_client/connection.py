@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,9 +20,9 @@ class Connection:
 
     url: str
     user: str | None = None
-    password: str | None = None
-    api_key: str | None = None
-    token: str | None = None
+    password: str | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
     verify: bool | str = True
     """False: accept any certificate; a path: the certificate authority to trust."""
     timeout_seconds: float = 60.0

@@ -62,7 +62,6 @@ class Creation:
     """That of a creation which did not end: it goes on."""
     suspend: bool = False
     """Only check the images, and train nothing."""
-    threshold: float | None = None
     on_id: Callable[[str], None] | None = None
     """Called with the id before anything is sent, so that it can be remembered."""
     on_transfer: OnTransfer | None = None
@@ -96,8 +95,6 @@ def create(name: str, examples: Examples, options: Creation) -> Procedure[Detail
         options.on_id(classifier_id)
     sets = yield from _store(classifier_id, examples, on_transfer, patience)
     definition: dict[str, Any] = {"classifier_id": classifier_id, "name": name, **_describe(sets), "suspend": options.suspend}
-    if options.threshold is not None:
-        definition["threshold"] = options.threshold
     return (yield from _persist(api.create_classifier(definition), on_transfer, patience))
 
 
