@@ -13,18 +13,24 @@ from ocelli_cli import (
     correction_commands,
     creation_commands,
     deletion_commands,
+    doctor_command,
     download_commands,
+    import_commands,
     listing_commands,
     log_commands,
     login_commands,
+    manifest_command,
     revision_commands,
 )
 
 # Each module adds its commands to the one app, in the order of the help text.
 COMMANDS = (
     creation_commands,
+    import_commands,
+    manifest_command,
     correction_commands,
     listing_commands,
+    doctor_command,
     download_commands,
     log_commands,
     classify_commands,

@@ -27,28 +27,54 @@ def read_folder(folder: Path, *, negatives: Path | None = None, on_progress: Pro
     Raises:
         FolderError: the folder, or a zip, cannot be read.
     """
-    _check_folder(folder)
-    skipped = None if negatives is None else negatives.resolve()
+    examples, notices = list_folder(folder, negatives=negatives)
+    found = build_examples(examples, notices, on_progress)
+    # An empty folder is a class that someone meant to fill.
+    known = {one.class_name for one in found.sets}
+    empty = [
+        ExampleSet(class_name=path.name)
+        for path in _class_folders(folder, negatives)
+        if path.name not in known and path.is_dir()
+    ]
+    if negatives is not None and None not in known:
+        empty.append(ExampleSet(class_name=None))
+    return Examples((*found.sets, *empty), found.notices)
+
+
+def list_folder(folder: Path, *, negatives: Path | None = None) -> tuple[list[Example], list[str]]:
+    """The files of `read_folder`, which are not read yet, and the notices.
+
+    Raises:
+        FolderError: the folder, or a zip, cannot be read.
+    """
     files: dict[str | None, list[FileLocation]] = {}
-    classless: list[str] = []
-    for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        if _is_hidden(path.name) or path.resolve() == skipped:
-            continue
-        if path.is_dir() or _is_zip(path):
-            files.setdefault(path.name if path.is_dir() else path.stem, []).extend(_find_files(path))
-        else:
-            classless.append(path.name)
+    for path in _class_folders(folder, negatives):
+        files.setdefault(path.name if path.is_dir() else path.stem, []).extend(_find_files(path))
     if negatives is not None:
         files[None] = find_files([negatives])
-    notices = [f"Not in the folder of a class, and left out: {shorten(classless)}"] if classless else []
     examples = [
         Example(class_name=name, location=location)
         for name, locations in files.items()
         for location in with_unique_names(locations)
     ]
-    found = {one.class_name: one for one in build_examples(examples, notices, on_progress).sets}
-    # An empty folder is a class that someone meant to fill.
-    return Examples(tuple(found.get(name, ExampleSet(class_name=name)) for name in files), tuple(notices))
+    classless = [
+        path.name
+        for path in sorted(folder.iterdir())
+        if not (_is_hidden(path.name) or path.is_dir() or _is_zip(path) or path == negatives)
+    ]
+    notices = [f"Not in the folder of a class, and left out: {shorten(classless)}"] if classless else []
+    return examples, notices
+
+
+def _class_folders(folder: Path, negatives: Path | None) -> list[Path]:
+    """The folders and zips that are classes."""
+    _check_folder(folder)
+    skipped = None if negatives is None else negatives.resolve()
+    return [
+        path
+        for path in sorted(folder.iterdir(), key=lambda path: path.name)
+        if not _is_hidden(path.name) and path.resolve() != skipped and (path.is_dir() or _is_zip(path))
+    ]
 
 
 def read_class(class_name: str | None, paths: Sequence[Path], on_progress: Progress | None = None) -> ExampleSet:

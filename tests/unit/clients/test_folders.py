@@ -7,10 +7,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ocelli_client.examples import allowed_class_name, class_name_fault
-from ocelli_client.folders import FolderError, read_class, read_folder
 
 from ocelli_api.names import class_name_fault as gateway_fault
+from ocelli_client.examples import allowed_class_name, class_name_fault
+from ocelli_client.folders import FolderError, read_class, read_folder
 from tests.unit.clients.photographs import image_bytes, write_images
 
 

@@ -11,9 +11,9 @@ import zlib
 from pathlib import Path
 
 import pytest
+
 from ocelli_client.folders import read_class
 from ocelli_client.zips import ZIP_BYTES_LIMIT, ChangedImageError, build_zips, plan_zips, write_zip
-
 from ocelli_gateway.operations import EXAMPLES_LIMITS
 from ocelli_storage.archive_inspection import Turn, take_turn
 from tests.unit.clients.photographs import image_bytes, write_images
