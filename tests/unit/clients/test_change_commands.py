@@ -39,8 +39,7 @@ def read_spec(stage: Stage, classifier_id: str) -> dict[str, object]:
 
 def put_under_manifest(stage: Stage, classifier_id: str) -> None:
     manifest = stage.classifier(classifier_id)
-    labels = {name: value for name, value in manifest["metadata"]["labels"].items() if value != "ocelli-gateway"}
-    manifest["metadata"] = manifest["metadata"] | {"labels": labels | {"argocd.argoproj.io/instance": "birds"}}
+    del manifest["metadata"]["labels"]["ocelli.dev/created-by"]
     stage.put_classifier(manifest)
 
 
