@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.gateway_harness.stage import GatewayInstance, Stage, wait_for
+from tests.gateway_harness.stage import GatewayInstance, Stage
 from tests.gateway_harness.v3_client import V3Client
 from tests.unit.clients.broken_connection import BrokenConnection
 from tests.unit.clients.command_line import CommandLine
 from tests.unit.clients.photographs import write_images
+from tests.unit.clients.trainings import after_creation
 
 
 @pytest.fixture
@@ -80,23 +80,6 @@ def test_a_missing_folder_exits_with_1(anna: CommandLine) -> None:
     run = anna.run("create", "birds", "/nowhere")
     assert (run.code, run.out) == (1, "")
     assert "/nowhere does not exist" in run.err
-
-
-def after_creation(client: V3Client, name: str, end: Callable[[str], object]) -> Future[object]:
-    """End the training as soon as the classifier exists."""
-
-    def wait() -> object:
-        found: list[str] = []
-
-        def exists() -> bool:
-            listed = client.http.get("/v3/classifiers").json()["classifiers"]
-            found.extend(item["classifier_id"] for item in listed if item["name"] == name)
-            return bool(found)
-
-        wait_for(exists, name, timeout_seconds=60)
-        return end(found[0])
-
-    return ThreadPoolExecutor(1).submit(wait)
 
 
 def test_waiting_ends_with_the_training(anna: CommandLine, stage: Stage, client: V3Client, birds: Path) -> None:
