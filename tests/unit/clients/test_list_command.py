@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import yaml
 
 from ocelli_cli.output import printable
@@ -58,6 +60,13 @@ def test_a_gateway_that_is_not_reachable_exits_with_4(anna: CommandLine) -> None
     run = anna.run("list", "-o", "json", OCELLI_URL="http://127.0.0.1:1")
     assert (run.code, run.out) == (4, "")
     assert "http://127.0.0.1:1 is not reachable" in run.err
+
+
+def test_a_gateway_that_hangs_exits_with_6(anna: CommandLine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        run = anna.run("list", "--timeout", "0.2", OCELLI_URL=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert (run.code, run.out) == (6, "")
+    assert "did not answer for 0.2 s" in run.err
 
 
 def test_an_unknown_option_exits_with_2(anna: CommandLine) -> None:
