@@ -84,9 +84,7 @@ def test_waiting_ends_with_a_failed_training(anna: CommandLine, stage: Stage, bi
     assert "the training goes on" in run.err
 
 
-def test_a_lost_connection_costs_one_zip(
-    anna: CommandLine, stage: Stage, broken: BrokenConnection, tmp_path: Path
-) -> None:
+def test_a_lost_connection_costs_one_zip(anna: CommandLine, stage: Stage, broken: BrokenConnection, tmp_path: Path) -> None:
     names = ["ant", "bee", "cat", "dog"]
     for index, name in enumerate(names):
         write_images(tmp_path / name, range(10 * index, 10 * index + 10))
