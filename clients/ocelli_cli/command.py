@@ -12,7 +12,7 @@ import typer
 from ocelli_cli.exit_codes import ExitCode, find_exit_code
 from ocelli_cli.output import Output, OutputFormat
 from ocelli_cli.session import Session
-from ocelli_client import ConflictError, LoginError, OcelliError
+from ocelli_client import ConflictError, LoginError, NotReachableError, OcelliError
 
 P = ParamSpec("P")
 PANEL = "Options of every command"
@@ -84,7 +84,9 @@ def _build_callback(function: Callable[..., None]) -> Callable[..., None]:
             function(session, **values)
         except OcelliError as error:
             output.fail(describe(error))
-            raise typer.Exit(find_exit_code(error)) from error
+            # The gateway was given no more time than was left.
+            late = isinstance(error, NotReachableError) and session.find_remaining_seconds() == 0
+            raise typer.Exit(ExitCode.TIMED_OUT if late else find_exit_code(error)) from error
         except KeyboardInterrupt as error:
             output.fail("interrupted")
             raise typer.Exit(ExitCode.INTERRUPTED) from error

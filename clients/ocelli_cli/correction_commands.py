@@ -53,7 +53,8 @@ def relabel(
         card = ocelli.resolve(classifier)
         answer = ocelli.correct(card.classifier_id, corrections, dry_run=True)
         if not dry_run:
-            check_confirmed(f"{answer['effect']} Go on?", yes=yes, no_input=no_input)
+            # One of a manifest is refused with the YAML to commit: there is nothing to ask.
+            check_confirmed(f"{answer['effect']} Go on?", yes=yes or not card.writable, no_input=no_input)
             answer = ocelli.correct(card.classifier_id, corrections)
             if wait and answer["changed"]:
                 wait_for_training(session, ocelli, ocelli.get(card.classifier_id))

@@ -134,7 +134,7 @@ def compare(
     with session.connect() as ocelli:
         document = ocelli.compare(ocelli.resolve(classifier).classifier_id, new, old)
     # The answer names revisions, also where the question said `served` or `latest`.
-    table = build_table("change", "image", "actual", f"in {old}", f"in {new}")
+    table = build_table("change", "image", "actual", "before", "after")
     for kind in ("worse", "better"):
         for item in document.get(kind, ())[:limit]:
             predicted = _read_pair(item["predicted"], old, new)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from ocelli_client import api
 from ocelli_client.calls import Call, Content, Pause, Procedure
 from ocelli_client.cards import Details
+from ocelli_client.errors import RefusedError
 from ocelli_client.examples import Examples
 from ocelli_client.folders import read_class
 from ocelli_client.retries import INTERRUPTIONS, PATIENCE_SECONDS, Patience
@@ -87,36 +88,39 @@ def build_given_examples(given: Examples | ClassPaths) -> Examples:
 def create(name: str, examples: Examples, options: Creation) -> Procedure[Details]:
     """Draw an id, store all zips that are not stored yet, and create the classifier from them."""
     patience = Patience(seconds=options.patience_seconds)
-    on_transfer = options.on_transfer or _ignore
     classifier_id = options.classifier_id
     if classifier_id is None:
         classifier_id = yield from api.draw_classifier_id(name)
     if options.on_id is not None:
         options.on_id(classifier_id)
-    sets = yield from _store(classifier_id, examples, on_transfer, patience)
-    definition: dict[str, Any] = {"classifier_id": classifier_id, "name": name, **_describe(sets), "suspend": options.suspend}
-    return (yield from _persist(api.create_classifier(definition), on_transfer, patience))
+    definition = {"classifier_id": classifier_id, "name": name, "suspend": options.suspend}
+    on_transfer = options.on_transfer or _ignore
+    try:
+        return (yield from _create(definition, examples, on_transfer, patience))
+    except RefusedError as error:
+        # An upload of hours: its first zips were swept before the last one was stored.
+        if "missing" not in error.body:
+            raise
+        return (yield from _create(definition, examples, on_transfer, patience))
+
+
+def _create(
+    definition: Mapping[str, Any], examples: Examples, on_transfer: OnTransfer, patience: Patience
+) -> Procedure[Details]:
+    sets = yield from _store(definition["classifier_id"], examples, on_transfer, patience)
+    call = api.create_classifier({**definition, **_describe(sets)})
+    return (yield from _persist(call, on_transfer, patience))
 
 
 def add(classifier_id: str, examples: Examples, on_transfer: OnTransfer | None = None) -> Procedure[Details]:
-    """Store all zips that are not stored yet, and add them to the classifier, which retrains."""
+    """Store all zips that are not stored yet, and add them to the classifier, which retrains.
+
+    The gateway changes nothing where the examples are part of the classifier already, so a lost answer does no harm.
+    """
     patience = Patience()
     sets = yield from _store(classifier_id, examples, on_transfer or _ignore, patience)
     call = api.change_classifier(classifier_id, "examples", _describe(sets))
-    try:
-        return (yield from call)
-    except INTERRUPTIONS as error:
-        # The answer may be lost and not the request: adding twice would retrain twice.
-        pause = patience.find_pause(error)
-        yield Pause(seconds=pause or 0)
-        details = yield from _persist(api.get_classifier(classifier_id), on_transfer or _ignore, patience)
-        return details if _holds(details, sets) else (yield from call)
-
-
-def _holds(details: Details, sets: Sequence[_StoredSet]) -> bool:
-    present: set[tuple[str | None, str | None]] = {(None, source.upload) for source in details.negative_sources}
-    present |= {(item.class_name, source.upload) for item in details.classes for source in item.sources}
-    return all((one.class_name, upload) in present for one in sets for upload in one.uploads)
+    return (yield from _persist(call, on_transfer or _ignore, patience))
 
 
 def _describe(sets: Sequence[_StoredSet]) -> dict[str, Any]:

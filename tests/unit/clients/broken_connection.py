@@ -39,7 +39,7 @@ class BrokenConnection:
         self._listener.close()
 
     def cut_upload(self, number: int) -> None:
-        """Reset the connection in the middle of the upload of this number."""
+        """Cut the connection in the middle of the upload of this number."""
         self._cut_upload = number
 
     def stall_upload(self, number: int) -> None:
@@ -47,7 +47,7 @@ class BrokenConnection:
         self._stall_upload = number
 
     def cut_answer(self, request: str) -> None:
-        """Deliver this request, and reset the connection instead of its answer."""
+        """Deliver this request, and cut the connection instead of its answer."""
         self._cut_answer = request
 
     def work(self) -> None:
@@ -74,7 +74,7 @@ class BrokenConnection:
                     self.uploads += 1
                     if self.uploads == self._cut_upload:
                         gateway.sendall(data[: len(data) // 2])
-                        _reset(user)
+                        _cut(user)
                         return
                     if self._stall_upload and self.uploads >= self._stall_upload:
                         gateway.sendall(data[: len(data) // 2])
@@ -91,12 +91,13 @@ class BrokenConnection:
         with contextlib.suppress(OSError):
             while data := gateway.recv(_PIECE):
                 if not answers.is_set():
-                    _reset(user)
+                    _cut(user)
                     return
                 user.sendall(data)
             user.shutdown(socket.SHUT_WR)
 
 
-def _reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+def _cut(connection: socket.socket) -> None:
+    # close() alone has no effect while another thread waits for data of the same socket.
+    connection.shutdown(socket.SHUT_RDWR)
     connection.close()

@@ -12,6 +12,7 @@ from tests.gateway_harness.v3_client import V3Client
 from tests.unit.clients.broken_connection import BrokenConnection
 from tests.unit.clients.command_line import CommandLine
 from tests.unit.clients.photographs import write_images
+from tests.unit.clients.trainings import after_creation
 
 
 @pytest.fixture
@@ -28,6 +29,10 @@ def broken(stage: Stage, gateway: GatewayInstance) -> Iterator[BrokenConnection]
     """An address between user and gateway whose connections can be cut."""
     with BrokenConnection(gateway.port) as connection:
         yield connection
+
+
+def count_uploads(stage: Stage, classifier_id: str) -> int:
+    return sum(f"/{classifier_id}/" in path for path in stage.stored_uploads())
 
 
 def list_state_files(user: CommandLine) -> list[Path]:
@@ -65,11 +70,10 @@ def test_a_dry_run_sends_nothing(stranger: CommandLine, birds: Path) -> None:
 def test_too_few_images_are_refused_before_anything_is_sent(anna: CommandLine, stage: Stage, tmp_path: Path) -> None:
     write_images(tmp_path / "heron", range(10))
     write_images(tmp_path / "owl", range(10, 13))
-    before = stage.stored_uploads()
-    run = anna.run("create", "birds", str(tmp_path), "-o", "json")
+    run = anna.run("create", "tiny", str(tmp_path), "-o", "json")
     assert (run.code, run.out) == (1, "")
     assert 'Class "owl" has 3 images; at least 10 are needed: add 7' in run.err
-    assert stage.stored_uploads() == before
+    assert not any("/tiny_" in path for path in stage.stored_uploads())
 
 
 def test_a_missing_folder_exits_with_1(anna: CommandLine) -> None:
@@ -78,42 +82,48 @@ def test_a_missing_folder_exits_with_1(anna: CommandLine) -> None:
     assert "/nowhere does not exist" in run.err
 
 
-def test_waiting_ends_with_a_failed_training(anna: CommandLine, stage: Stage, birds: Path) -> None:
-    run = anna.run("create", "birds", str(birds), "--wait", "--timeout", "0.5")
-    assert (run.code, run.out) == (6, "")
-    assert "the training goes on" in run.err
+def test_waiting_ends_with_the_training(anna: CommandLine, stage: Stage, client: V3Client, birds: Path) -> None:
+    ended = after_creation(client, "patient", stage.finish_training)
+    run = anna.succeed("create", "patient", str(birds), "--wait")
+    ended.result()
+    assert " is ready." in run.out
+
+
+def test_waiting_ends_with_a_failed_training(anna: CommandLine, stage: Stage, client: V3Client, birds: Path) -> None:
+    ended = after_creation(client, "failing", lambda classifier_id: stage.fail_training(classifier_id, "disk is full"))
+    run = anna.run("create", "failing", str(birds), "--wait", "-o", "json")
+    ended.result()
+    assert (run.code, run.out) == (1, "")
+    assert "has failed: " in run.err
 
 
 def test_a_lost_connection_costs_one_zip(anna: CommandLine, stage: Stage, broken: BrokenConnection, tmp_path: Path) -> None:
     names = ["ant", "bee", "cat", "dog"]
     for index, name in enumerate(names):
         write_images(tmp_path / name, range(10 * index, 10 * index + 10))
-    before = stage.stored_uploads()
     # The third zip is cut in its middle.
     broken.cut_upload(3)
     run = anna.succeed("create", "insects", str(tmp_path), "-o", "json", OCELLI_URL=broken.address)
     assert "was lost" in run.err
     assert "trying again in 1 s" in run.err
     assert len(run.document["classes"]) == 4
-    assert len(stage.stored_uploads()) - len(before) == 4
+    assert count_uploads(stage, run.document["classifier_id"]) == 4
     assert broken.uploads == 5
 
 
 def test_a_repeated_create_sends_only_what_is_missing(
     anna: CommandLine, stage: Stage, client: V3Client, broken: BrokenConnection, birds: Path
 ) -> None:
-    before = stage.stored_uploads()
     # The second zip stalls, and the user gives up.
     broken.stall_upload(2)
     stopped = anna.run("create", "terns", str(birds), "--timeout", "1", OCELLI_URL=broken.address)
     assert (stopped.code, stopped.out) == (6, "")
     assert "repeat the command" in stopped.err
-    assert len(stage.stored_uploads()) - len(before) == 1
     broken.work()
     run = anna.succeed("create", "terns", str(birds), "-o", "json", OCELLI_URL=broken.address)
     assert run.err.startswith("Going on with the unfinished creation of terns")
     assert broken.uploads == 3
-    assert len(stage.stored_uploads()) - len(before) == 2
+    assert count_uploads(stage, run.document["classifier_id"]) == 2
     listed = client.http.get("/v3/classifiers").json()["classifiers"]
     assert [item["classifier_id"] for item in listed if item["name"] == "terns"] == [run.document["classifier_id"]]
     assert list_state_files(anna) == []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+
 import yaml
 
+from ocelli_cli.output import printable
 from tests.gateway_harness.v3_client import V3Client
 from tests.unit.clients.command_line import CommandLine
 
@@ -32,11 +35,13 @@ def test_name_prints_the_ids(anna: CommandLine, client: V3Client) -> None:
     assert classifier_id in anna.succeed("list", "-o", "name").out.splitlines()
 
 
-def test_a_name_cannot_act_on_the_terminal(anna: CommandLine, client: V3Client) -> None:
-    client.created("\x1b[2Jevil [red]")
-    run = anna.succeed("list")
-    assert "\x1b" not in run.out
-    assert "[red]" in run.out
+def test_a_name_is_no_markup(anna: CommandLine, client: V3Client) -> None:
+    client.created("evil [red]")
+    assert "evil [red]" in anna.succeed("list").out
+
+
+def test_text_cannot_act_on_the_terminal() -> None:
+    assert printable("\x1b[2J\u202eevil\n") == "\\x1b[2J\\u202eevil\n"
 
 
 def test_without_a_log_in_the_message_names_the_remedy(stranger: CommandLine) -> None:
@@ -55,6 +60,13 @@ def test_a_gateway_that_is_not_reachable_exits_with_4(anna: CommandLine) -> None
     run = anna.run("list", "-o", "json", OCELLI_URL="http://127.0.0.1:1")
     assert (run.code, run.out) == (4, "")
     assert "http://127.0.0.1:1 is not reachable" in run.err
+
+
+def test_a_gateway_that_hangs_exits_with_6(anna: CommandLine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        run = anna.run("list", "--timeout", "0.2", OCELLI_URL=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert (run.code, run.out) == (6, "")
+    assert "did not answer for 0.2 s" in run.err
 
 
 def test_an_unknown_option_exits_with_2(anna: CommandLine) -> None:

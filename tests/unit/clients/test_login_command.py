@@ -14,7 +14,7 @@ from tests.unit.clients.command_line import CommandLine
 def test_a_log_in_lasts(stranger: CommandLine, gateway: GatewayInstance) -> None:
     run = stranger.succeed("login", gateway.address, "--user", USER, "--password-stdin", stdin=f"{PASSWORD}\n")
     assert f"as {USER} (namespace {NAMESPACE})" in run.out
-    assert stranger.succeed("list", "-o", "json").err == ""
+    assert stranger.succeed("list", "-o", "json").document == {"classifiers": []}
 
 
 def test_only_the_owner_can_read_the_credentials(stranger: CommandLine, gateway: GatewayInstance) -> None:

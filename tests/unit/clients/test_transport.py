@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from ocelli_client import (
     Ocelli,
     OcelliError,
     RefusedError,
+    Wait,
 )
 from ocelli_client.calls import parse_document
 from ocelli_client.errors import NotReachableError
@@ -25,6 +27,8 @@ from ocelli_client.events import EventReader
 from ocelli_client.retries import Patience
 from tests.gateway_harness.stage import PASSWORD, USER, GatewayInstance
 from tests.gateway_harness.v3_client import V3Client
+from tests.unit.clients.photographs import write_images
+from tests.unit.clients.trainings import after_creation
 
 REQUEST = httpx.Request("GET", "https://vision.example.org/ocelli/v1/classifiers?api_key=secret")
 
@@ -95,6 +99,47 @@ async def test_the_async_client_reads_what_the_other_one_reads(client: V3Client,
         assert await ocelli.resolve(expected[0].classifier_id) == expected[0]
         with pytest.raises(NotFoundError):
             await ocelli.resolve("nothing")
+
+
+def test_events_follow_a_classifier(client: V3Client, gateway: GatewayInstance) -> None:
+    classifier_id = client.created("followed")
+    with Ocelli(gateway.address, user=USER, password=PASSWORD) as ocelli:
+        events = ocelli.events(classifier_id)
+        assert next(events).kind == "ready"
+        client.stage.finish_training(classifier_id)
+        changed = next(event for event in events if event.card is not None and event.card.status == "ready")
+        assert changed.card is not None
+        assert changed.card.classifier_id == classifier_id
+        client.delete(classifier_id)
+        assert next(event.data for event in events if event.kind == "deleted") == {"classifier_id": classifier_id}
+
+
+@pytest.mark.anyio
+async def test_events_of_the_async_client(client: V3Client, gateway: GatewayInstance) -> None:
+    async with AsyncOcelli(gateway.address, user=USER, password=PASSWORD) as ocelli:
+        async for event in ocelli.events():
+            assert event.kind == "ready"
+            break
+
+
+def test_events_need_credentials(gateway: GatewayInstance) -> None:
+    with Ocelli(gateway.address, user=USER, password="wrong") as ocelli, pytest.raises(LoginError):
+        next(ocelli.events())
+
+
+@pytest.mark.anyio
+async def test_the_async_client_creates_and_waits(client: V3Client, gateway: GatewayInstance, tmp_path: Path) -> None:
+    ended = after_creation(client, "async", client.stage.finish_training)
+    classes = {"heron": write_images(tmp_path / "a", range(10)), "owl": [write_images(tmp_path / "b", range(10, 20))]}
+    async with AsyncOcelli(gateway.address, user=USER, password=PASSWORD) as ocelli:
+        created = await ocelli.create("async", classes)
+        details = await ocelli.wait(created.classifier_id, Wait(timeout_seconds=60))
+        assert details.status == "ready"
+        found = await ocelli.classify(details.classifier_id, [tmp_path / "a" / "000.jpg"], threshold=0)
+        assert found.images[0].best is not None
+        assert found.images[0].best.class_name == "heron"
+        await ocelli.delete(details.classifier_id)
+    ended.result()
 
 
 def test_patience_pauses_longer_each_time_and_ends() -> None:
