@@ -203,9 +203,8 @@ def _check_classifiers(kubectl: Kubectl) -> Iterator[Finding]:
         )
     unseen = [_name(one) for one in classifiers if not one.get("status", {}).get("conditions")]
     if unseen:
-        yield problem(
-            "operator", f"it has not looked at these Classifiers: {shorten(unseen)}", "check the operator and its namespaces"
-        )
+        remedy = "check that an operator runs and watches their namespaces"
+        yield problem("unseen Classifiers", f"no operator has looked at {shorten(unseen)}", remedy)
     if not stalled and not unseen:
         yield ok("Classifiers", f"{count(len(classifiers), 'Classifier')}, none stalled")
 

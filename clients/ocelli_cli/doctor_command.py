@@ -40,9 +40,10 @@ def doctor(
         ),
     ] = None,
 ) -> None:
-    """Check gateway, log-in, built-in classifiers and classifiers; say what is wrong, and the remedy.
+    """Find out what is wrong, and the remedy.
 
-    Ends with 1 if there is a problem.
+    Checks the way to the gateway, log-in, built-in classifiers and your classifiers, and on
+    request a cluster. Ends with 1 if there is a problem.
     """
     if namespace is not None and kube_context is None:
         raise UsageError("--namespace is about a cluster; name it with --kube-context CONTEXT")

@@ -1,10 +1,11 @@
-"""What `ocelli doctor` checks through the gateway: the way to it, the log-in, its health, and the classifiers of the user."""
+"""What `ocelli doctor` checks through the gateway: the way to it, the log-in, its answers, and the user's classifiers."""
 
 from __future__ import annotations
 
 import io
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -50,11 +51,11 @@ def check_gateway(session: Session) -> Iterator[Finding]:
 
 
 def _check_way(context: Context, ocelli: Ocelli) -> Iterator[Finding]:
-    """Address, TLS, and the gateway's health as it says itself."""
+    """Address and TLS: whether anything answers."""
     parts = urlsplit(context.url)
     try:
         with httpx.Client(**ocelli.connection.build_client_options()) as client:
-            answer = client.get("/healthz")
+            client.get("/")
     except httpx.ConnectError as error:
         certificate = _find_certificate_error(error)
         if certificate is not None:
@@ -75,7 +76,6 @@ def _check_way(context: Context, ocelli: Ocelli) -> Iterator[Finding]:
         yield warning("TLS", "the connection is not encrypted; credentials are sent in clear text", "use an https address")
     elif parts.scheme == "https":
         yield ok("TLS", "the certificate is accepted")
-    yield _judge_health(answer)
 
 
 def _find_certificate_error(error: BaseException) -> str | None:
@@ -85,18 +85,6 @@ def _find_certificate_error(error: BaseException) -> str | None:
             return cause.verify_message
         cause = cause.__cause__ or cause.__context__
     return "the server does not speak TLS, or none that is accepted" if "SSL" in str(error) else None
-
-
-def _judge_health(answer: httpx.Response) -> Finding:
-    if answer.is_success:
-        return ok("health", "a create would succeed now: API server, object store and folder of uploads are usable")
-    if answer.status_code == httpx.codes.NOT_FOUND:
-        return warning("health", "/healthz is not reachable at this address", "let the route have the path /healthz")
-    try:
-        reason = str(answer.json()["error"])
-    except (ValueError, KeyError, TypeError):
-        reason = f"/healthz answered {answer.status_code}"
-    return warning("health", reason, "ask who operates the gateway; docs/operations.md has the causes")
 
 
 def _check_service(context: Context, ocelli: Ocelli) -> Iterator[Finding]:
@@ -114,8 +102,10 @@ def _check_service(context: Context, ocelli: Ocelli) -> Iterator[Finding]:
     yield ok("log-in", f"{facts['user']}, in the namespace {facts['namespace']}")
     yield _judge_version(str(facts["version"]))
     try:
-        yield _check_built_ins(ocelli, list(facts.get("built_ins", ())))
+        started = time.monotonic()
         cards = ocelli.list()
+        yield ok("API", f"the list of classifiers came within {1000 * (time.monotonic() - started):.0f} ms")
+        yield _check_built_ins(ocelli, list(facts.get("built_ins", ())))
         yield _judge_quota(facts, cards)
         yield from _judge_classifiers(cards)
     except OcelliError as error:

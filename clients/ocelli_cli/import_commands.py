@@ -119,9 +119,9 @@ def import_folder(
     wait: WaitOption = False,
     suspend: SuspendOption = False,
 ) -> None:
-    """Create a classifier from a folder of images for each class, with other class names than those of the folders.
+    """Create a classifier from a folder, with classes renamed or left out.
 
-    Where the names fit, `ocelli create` does the same.
+    Where the names of the folders fit, `ocelli create` does the same.
     """
     rules = _ClassOptions(rename=rename, skip=skip_class, negative=negative_class).parse()
     examples, notices = list_folder(folder, negatives=negatives)
@@ -150,9 +150,10 @@ def import_csv(
     wait: WaitOption = False,
     suspend: SuspendOption = False,
 ) -> None:
-    """Create a classifier from a CSV file of paths (or addresses) and classes.
+    """Create a classifier from a CSV file of paths and classes.
 
-    The first line has the names of the columns, unless the columns are just path and class.
+    A path may be an http or https address. The first line has the names of the columns,
+    unless there are just two: path and class.
     """
     rules = _ClassOptions(rename=rename, skip=skip_class, negative=negative_class).parse()
     options = TableOptions(path_column=path_column, class_column=class_column, images=images)
@@ -181,7 +182,10 @@ def import_json_lines(
     wait: WaitOption = False,
     suspend: SuspendOption = False,
 ) -> None:
-    """Create a classifier from JSON lines: an object with a path (or address) and a class in each line."""
+    """Create a classifier from JSON lines of paths and classes.
+
+    Each line is an object. A path may be an http or https address.
+    """
     rules = _ClassOptions(rename=rename, skip=skip_class, negative=negative_class).parse()
     options = TableOptions(path_column=path_column, class_column=class_column, images=images)
     request = ImportRequest(
@@ -206,9 +210,10 @@ def import_coco(
     wait: WaitOption = False,
     suspend: SuspendOption = False,
 ) -> None:
-    """Create a classifier from a COCO file: the category of an image's annotations is its class.
+    """Create a classifier from a COCO file.
 
-    Images with several categories are left out. Regions are not cropped: whole images are imported.
+    The category of an image's annotations is its class. Images with several categories
+    are left out. Regions are not cropped: whole images are imported.
     """
     rules = _ClassOptions(rename=rename, skip=skip_class, negative=negative_class).parse()
     request = ImportRequest(
@@ -250,7 +255,7 @@ def import_custom_vision(
     suspend: SuspendOption = False,
     no_input: NoInputOption = False,
 ) -> None:
-    """Create a classifier from a classification project of Azure Custom Vision.
+    """Create a classifier from a project of Azure Custom Vision.
 
     Tags become classes, and images of the Negative tag negative examples.
     If it is interrupted, repeat the command: it goes on where it was.

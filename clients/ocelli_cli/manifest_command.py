@@ -53,9 +53,10 @@ def manifest(
         str | None, typer.Option("--name", metavar="NAME", help="The object's name; without it, made of that of the folder.")
     ] = None,
 ) -> None:
-    """Print the manifest of a folder of images, with pinned zips, or that of a classifier.
+    """Print a classifier as YAML to commit.
 
-    The same images give the same zips and digests on every machine.
+    A folder of images becomes zips, and the manifest has their digests. The same images
+    give the same zips on every machine.
     """
     if (folder is None) == (source is None):
         raise UsageError("Give either a FOLDER, or --from CLASSIFIER")
