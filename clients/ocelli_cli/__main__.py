@@ -1,0 +1,5 @@
+"""`python -m ocelli_cli`."""
+
+from ocelli_cli.app import main
+
+main()

@@ -1,0 +1,107 @@
+"""The configuration file: gateways with their credentials, by name. Only its owner may read it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ocelli_client.errors import OcelliError
+
+
+class ConfigFileError(OcelliError):
+    """The configuration file cannot be read or written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """A gateway and how to log in to it."""
+
+    url: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    certificate_authority: str | None = None
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether anything here proves who asks."""
+        return bool(self.user or self.api_key or self.token)
+
+    def to_yaml(self) -> dict[str, str]:
+        """What is written: no empty fields."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigFile:
+    """The content of the file."""
+
+    path: Path
+    current: str | None = None
+    contexts: Mapping[str, Context] = field(default_factory=dict)
+
+    def save(self) -> None:
+        """Write it as a whole, with mode 0600."""
+        document = {
+            "current_context": self.current,
+            "contexts": {name: context.to_yaml() for name, context in self.contexts.items()},
+        }
+        write_private(self.path, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+
+
+def find_config_path(environment: Mapping[str, str]) -> Path:
+    """OCELLI_CONFIG, or `ocelli/config.yaml` in the folder for configuration files."""
+    if given := environment.get("OCELLI_CONFIG"):
+        return Path(given)
+    home = environment.get("XDG_CONFIG_HOME")
+    return (Path(home) if home else Path.home() / ".config") / "ocelli" / "config.yaml"
+
+
+def load_config_file(path: Path) -> ConfigFile:
+    """The file, or an empty one where there is none."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        return ConfigFile(path=path)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigFileError(
+            f"{path} cannot be read ({_first_line(error)}); mend it, or delete it and log in again"
+        ) from error
+    try:
+        contexts = {name: Context(**values) for name, values in (document.get("contexts") or {}).items()}
+        return ConfigFile(path=path, current=document.get("current_context"), contexts=contexts)
+    except (AttributeError, TypeError) as error:
+        raise ConfigFileError(f"{path} is not a configuration of ocelli ({_first_line(error)}); mend or delete it") from error
+
+
+def find_readers(path: Path) -> bool:
+    """Whether others than its owner can read the file."""
+    try:
+        return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+    except OSError:
+        return False
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file at once; nobody else can read it at any time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # mkstemp makes files of mode 0600.
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise ConfigFileError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _first_line(error: Any) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,182 @@
+"""`ocelli create`, `add` and `remove`: images on their way to the gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ocelli_cli.arguments import ClassifierArgument, NoInputOption, WaitOption, YesOption
+from ocelli_cli.command import command
+from ocelli_cli.example_check import build_check_payload, check_examples, read_examples
+from ocelli_cli.exit_codes import UsageError
+from ocelli_cli.output import Output, Payload, ProgressBar
+from ocelli_cli.session import Session, check_confirmed
+from ocelli_cli.training_wait import describe_outcome, wait_for_training
+from ocelli_cli.unfinished import UnfinishedCreation
+from ocelli_client import ConflictError, Creation, Details, Examples, NotFoundError, Ocelli, Removal, Transfer, TransferState
+from ocelli_client.examples import find_shortage
+
+PANEL = "Build"
+FolderArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FOLDER", help="A folder that has a folder, or a zip, of images for each class.", show_default=False
+    ),
+]
+NegativesOption = Annotated[
+    Path | None, typer.Option("--negatives", metavar="FOLDER", help="A folder or zip with images of none of the classes.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only check the images on this machine; send nothing.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreationRequest:
+    """What `ocelli create` and imports ask for."""
+
+    name: str
+    examples: Examples
+    dry_run: bool = False
+    wait: bool = False
+    suspend: bool = False
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    command(app, "create", panel=PANEL)(create)
+    command(app, "add", panel=PANEL)(add)
+    command(app, "remove", panel=PANEL)(remove)
+
+
+def create(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the new classifier.", show_default=False)],
+    folder: FolderArgument,
+    negatives: NegativesOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    suspend: Annotated[bool, typer.Option("--suspend", help="Only let the images be checked; train later.")] = False,
+) -> None:
+    """Create a classifier from a folder of images for each class.
+
+    An upload that was interrupted goes on where it stopped: repeat the command.
+    """
+    examples = read_examples(session, folder, negatives)
+    create_from_examples(session, CreationRequest(name=name, examples=examples, dry_run=dry_run, wait=wait, suspend=suspend))
+
+
+def create_from_examples(session: Session, request: CreationRequest) -> None:
+    """Check the examples, send what is not stored yet, and print the new classifier."""
+    problems = request.examples.problems()
+    if request.dry_run:
+        session.output.print(build_check_payload(request.name, request.examples, problems))
+    check_examples(session, request.examples, problems)
+    if request.dry_run:
+        return
+    context = session.find_context()
+    unfinished = UnfinishedCreation.find(session.environment, context, request.name, request.examples)
+    found = unfinished.find_classifier_id()
+    if found is not None:
+        session.output.note(f"Going on with the unfinished creation of {request.name} ({found})")
+    with session.connect() as ocelli:
+        with session.output.progress(description="uploading") as bar:
+            creation = Creation(
+                classifier_id=found,
+                suspend=request.suspend,
+                on_id=unfinished.remember,
+                on_transfer=_Reporter(session=session, bar=bar).report,
+            )
+            try:
+                details = ocelli.create(request.name, request.examples, creation)
+            except (ConflictError, NotFoundError):
+                # The id cannot be used again, for example because its classifier has been deleted.
+                unfinished.forget()
+                raise
+        unfinished.forget()
+        if request.wait:
+            details = wait_for_training(session, ocelli, details)
+    print_outcome(session.output, details)
+
+
+def add(
+    session: Session,
+    classifier: ClassifierArgument,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="A folder that has a folder of images for each class.")
+    ] = None,
+    negatives: NegativesOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+) -> None:
+    """Add images to classes, or new classes, and retrain.
+
+    An upload that was interrupted goes on where it stopped: repeat the command.
+    """
+    if folder is None and negatives is None:
+        raise UsageError("There is nothing to add; give a FOLDER, --negatives FOLDER, or both")
+    examples = read_examples(session, folder, negatives)
+    problems = tuple(problem for one in examples.sets if (problem := find_shortage(one)) is not None)
+    if dry_run:
+        session.output.print(build_check_payload(classifier, examples, problems))
+    check_examples(session, examples, problems)
+    if dry_run:
+        return
+    with session.connect() as ocelli:
+        card = ocelli.resolve(classifier)
+        with session.output.progress(description="uploading") as bar:
+            details = ocelli.add(card.classifier_id, examples, _Reporter(session=session, bar=bar).report)
+        finish_change(session, ocelli, details, wait=wait)
+
+
+def remove(
+    session: Session,
+    classifier: ClassifierArgument,
+    classes: Annotated[list[str] | None, typer.Option("--class", help="Take this class away.", metavar="CLASS")] = None,
+    uploads: Annotated[
+        list[str] | None,
+        typer.Option("--upload", help="Take this upload away (`ocelli status -o yaml` lists them).", metavar="SHA256"),
+    ] = None,
+    negatives: Annotated[bool, typer.Option("--negatives", help="Take all negative examples away.")] = False,
+    wait: WaitOption = False,
+    yes: YesOption = False,
+    no_input: NoInputOption = False,
+) -> None:
+    """Remove classes, uploads or negative examples, and retrain."""
+    removal = Removal(classes=classes or (), uploads=uploads or (), negative_examples=negatives)
+    if not (removal.classes or removal.uploads or negatives):
+        raise UsageError("There is nothing to remove; give --class, --upload or --negatives")
+    with session.connect() as ocelli:
+        card = ocelli.resolve(classifier)
+        parts = [f'class "{name}"' for name in removal.classes] + [f"upload {sha[:12]}" for sha in removal.uploads]
+        parts += ["the negative examples"] if negatives else []
+        check_confirmed(f"Remove {', '.join(parts)} from {card.name} and retrain?", yes=yes, no_input=no_input)
+        finish_change(session, ocelli, ocelli.remove(card.classifier_id, removal), wait=wait)
+
+
+def finish_change(session: Session, ocelli: Ocelli, details: Details, *, wait: bool) -> None:
+    """Wait if that is wanted, and print the classifier."""
+    print_outcome(session.output, wait_for_training(session, ocelli, details) if wait else details)
+
+
+def print_outcome(output: Output, details: Details) -> None:
+    """The classifier after a change."""
+    output.print(
+        Payload(document=dict(details.raw), names=[details.classifier_id], human=output.text(describe_outcome(details)))
+    )
+
+
+@dataclass(kw_only=True)
+class _Reporter:
+    """Shows an upload. An interruption is said where no bar is, too."""
+
+    session: Session
+    bar: ProgressBar
+
+    def report(self, transfer: Transfer) -> None:
+        if transfer.state is TransferState.INTERRUPTED:
+            self.session.output.warn(transfer.message)
+        else:
+            self.bar.update(transfer.done_bytes, transfer.total_bytes, f"uploading {transfer.title}")
+        self.session.check_time("The upload is not complete; repeat the command to go on")

@@ -1,0 +1,304 @@
+"""`ocelli import`: a classifier from a folder, a list of files, COCO or Azure Custom Vision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ocelli_cli.arguments import NoInputOption, WaitOption
+from ocelli_cli.command import command
+from ocelli_cli.creation_commands import FolderArgument, NegativesOption
+from ocelli_cli.exit_codes import UsageError
+from ocelli_cli.listed_import import ImportRequest, Source, import_listing
+from ocelli_cli.session import Session, can_ask
+from ocelli_client.folders import list_folder
+from ocelli_import.coco import read_coco
+from ocelli_import.custom_vision import check_counts, fetch_original, read_project
+from ocelli_import.custom_vision_api import TrainingApi, TrainingKey
+from ocelli_import.downloads import Fetcher, open_client
+from ocelli_import.listing import ClassRules, Listing, RemoteImage, list_files
+from ocelli_import.tables import TableOptions, read_csv, read_json_lines
+
+PANEL = "Build"
+CLASSES_PANEL = "Classes"
+KEY_VARIABLE = "VISION_TRAINING_KEY"
+ENDPOINT_VARIABLE = "VISION_TRAINING_ENDPOINT"
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of the new classifier.", show_default=False)]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option("--images", metavar="FOLDER", help="The folder that paths are relative to; without it, that of the file."),
+]
+PathColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--path-column", metavar="NAME", help="The column with paths or addresses; without it, one with a usual name."
+    ),
+]
+ClassColumnOption = Annotated[
+    str | None,
+    typer.Option("--class-column", metavar="NAME", help="The column with classes; without it, one with a usual name."),
+]
+RenameOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rename", metavar="OLD=NEW", help="Give a class another name; may be repeated.", rich_help_panel=CLASSES_PANEL
+    ),
+]
+SkipClassOption = Annotated[
+    list[str] | None,
+    typer.Option("--skip-class", metavar="CLASS", help="Leave a class out; may be repeated.", rich_help_panel=CLASSES_PANEL),
+]
+NegativeClassOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--negative-class",
+        metavar="CLASS",
+        help="The images of this class are negative examples; may be repeated.",
+        rich_help_panel=CLASSES_PANEL,
+    ),
+]
+SkipMissingOption = Annotated[
+    bool,
+    typer.Option("--skip-missing", help="Leave out images that are not found or not received; without it, they are an error."),
+]
+DownloadsOption = Annotated[
+    Path | None,
+    typer.Option("--downloads", metavar="FOLDER", help="Where downloads are kept; without it, below ./ocelli-downloads."),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be created; download and send nothing.")]
+SuspendOption = Annotated[bool, typer.Option("--suspend", help="Only let the images be checked; train later.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    imports = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
+    command(imports, "folder")(import_folder)
+    command(imports, "csv")(import_csv)
+    command(imports, "jsonl")(import_json_lines)
+    command(imports, "coco")(import_coco)
+    command(imports, "custom-vision")(import_custom_vision)
+    app.add_typer(imports, name="import", help="Create a classifier from what you have elsewhere.", rich_help_panel=PANEL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ClassOptions:
+    """The options of classes as they were given."""
+
+    rename: list[str] | None
+    skip: list[str] | None
+    negative: list[str] | None
+
+    def parse(self) -> ClassRules:
+        """The rules.
+
+        Raises:
+            UsageError: a new name is missing.
+        """
+        renames = {}
+        for text in self.rename or ():
+            old, equals, new = text.partition("=")
+            if not equals or not old or not new:
+                raise UsageError(f'"--rename {text}" has no new name; write --rename OLD=NEW')
+            renames[old] = new
+        return ClassRules(renames=renames, skipped=frozenset(self.skip or ()), negatives=frozenset(self.negative or ()))
+
+
+def import_folder(
+    session: Session,
+    name: NameArgument,
+    folder: FolderArgument,
+    negatives: NegativesOption = None,
+    rename: RenameOption = None,
+    skip_class: SkipClassOption = None,
+    negative_class: NegativeClassOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    suspend: SuspendOption = False,
+) -> None:
+    """Create a classifier from a folder, with classes renamed or left out.
+
+    Where the names of the folders fit, `ocelli create` does the same.
+    """
+    rules = _ClassOptions(rename=rename, skip=skip_class, negative=negative_class).parse()
+    examples, notices = list_folder(folder, negatives=negatives)
+    request = ImportRequest(name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend)
+    import_listing(session, list_files(examples, notices), request)
+
+
+def import_csv(
+    session: Session,
+    name: NameArgument,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A CSV file with a path or address, and a class, in each line.", show_default=False
+        ),
+    ],
+    images: ImagesOption = None,
+    path_column: PathColumnOption = None,
+    class_column: ClassColumnOption = None,
+    rename: RenameOption = None,
+    skip_class: SkipClassOption = None,
+    negative_class: NegativeClassOption = None,
+    skip_missing: SkipMissingOption = False,
+    downloads: DownloadsOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    suspend: SuspendOption = False,
+) -> None:
+    """Create a classifier from a CSV file of paths and classes.
+
+    A path may be an http or https address. The first line has the names of the columns,
+    unless there are just two: path and class.
+    """
+    rules = _ClassOptions(rename=rename, skip=skip_class, negative=negative_class).parse()
+    options = TableOptions(path_column=path_column, class_column=class_column, images=images)
+    request = ImportRequest(
+        name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend, skip_missing=skip_missing, downloads=downloads
+    )
+    _import_file(session, file, read_csv(file, options), request)
+
+
+def import_json_lines(
+    session: Session,
+    name: NameArgument,
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help='A file with lines such as {"path": "a.jpg", "class": "cat"}.', show_default=False),
+    ],
+    images: ImagesOption = None,
+    path_column: PathColumnOption = None,
+    class_column: ClassColumnOption = None,
+    rename: RenameOption = None,
+    skip_class: SkipClassOption = None,
+    negative_class: NegativeClassOption = None,
+    skip_missing: SkipMissingOption = False,
+    downloads: DownloadsOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    suspend: SuspendOption = False,
+) -> None:
+    """Create a classifier from JSON lines of paths and classes.
+
+    Each line is an object. A path may be an http or https address.
+    """
+    rules = _ClassOptions(rename=rename, skip=skip_class, negative=negative_class).parse()
+    options = TableOptions(path_column=path_column, class_column=class_column, images=images)
+    request = ImportRequest(
+        name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend, skip_missing=skip_missing, downloads=downloads
+    )
+    _import_file(session, file, read_json_lines(file, options), request)
+
+
+def import_coco(
+    session: Session,
+    name: NameArgument,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A JSON file with images, categories and annotations.", show_default=False)
+    ],
+    images: ImagesOption = None,
+    rename: RenameOption = None,
+    skip_class: SkipClassOption = None,
+    negative_class: NegativeClassOption = None,
+    skip_missing: SkipMissingOption = False,
+    downloads: DownloadsOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    suspend: SuspendOption = False,
+) -> None:
+    """Create a classifier from a COCO file.
+
+    The category of an image's annotations is its class. Images with several categories
+    are left out. Regions are not cropped: whole images are imported.
+    """
+    rules = _ClassOptions(rename=rename, skip=skip_class, negative=negative_class).parse()
+    request = ImportRequest(
+        name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend, skip_missing=skip_missing, downloads=downloads
+    )
+    _import_file(session, file, read_coco(file, images), request)
+
+
+def import_custom_vision(
+    session: Session,
+    name: NameArgument,
+    project: Annotated[
+        str, typer.Argument(metavar="PROJECT", help="The project's name or id at Custom Vision.", show_default=False)
+    ],
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint",
+            metavar="URL",
+            help="The endpoint of the training resource, such as https://NAME.cognitiveservices.azure.com."
+            f" Without it: {ENDPOINT_VARIABLE} of the environment.",
+        ),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--training-key-file",
+            metavar="FILE",
+            help=f"A file with the training key. Without it: {KEY_VARIABLE} of the environment, or a question.",
+        ),
+    ] = None,
+    rename: RenameOption = None,
+    skip_class: SkipClassOption = None,
+    negative_class: NegativeClassOption = None,
+    skip_missing: SkipMissingOption = False,
+    downloads: DownloadsOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    suspend: SuspendOption = False,
+    no_input: NoInputOption = False,
+) -> None:
+    """Create a classifier from a project of Azure Custom Vision.
+
+    Tags become classes, and images of the Negative tag negative examples.
+    If it is interrupted, repeat the command: it goes on where it was.
+    """
+    rules = _ClassOptions(rename=rename, skip=skip_class, negative=negative_class).parse()
+    request = ImportRequest(
+        name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend, skip_missing=skip_missing, downloads=downloads
+    )
+    address = endpoint or session.environment.get(ENDPOINT_VARIABLE)
+    if not address:
+        raise UsageError(f"The endpoint of the training resource is not known; give --endpoint URL, or set {ENDPOINT_VARIABLE}")
+    with TrainingApi(address, _read_key(session, key_file, no_input=no_input)) as api, open_client() as client:
+        read = read_project(api, project)
+        fetcher = Fetcher(client=client)
+
+        def fetch(image: RemoteImage) -> bytes:
+            return fetch_original(read, fetcher, api, image)
+
+        source = Source(
+            key=read.project.project_id,
+            title=f"Custom Vision project {read.project.project_id}",
+            fetch=fetch,
+            check=lambda: check_counts(api, read),
+        )
+        import_listing(session, read.listing, request, source)
+
+
+def _read_key(session: Session, key_file: Path | None, *, no_input: bool) -> TrainingKey:
+    if key_file is not None:
+        try:
+            return TrainingKey(key_file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{key_file} cannot be read; give a file with the training key") from error
+    key = session.environment.get(KEY_VARIABLE)
+    if key:
+        return TrainingKey(key)
+    if not can_ask(no_input=no_input):
+        raise UsageError(f"The training key is not known; set {KEY_VARIABLE}, or give --training-key-file FILE")
+    return TrainingKey(typer.prompt("Training key", hide_input=True, err=True))
+
+
+def _import_file(session: Session, file: Path, listing: Listing, request: ImportRequest) -> None:
+    with open_client() as client:
+        path = file.resolve()
+        source = Source(key=path.stem, title=str(path), fetch=Fetcher(client=client).fetch)
+        import_listing(session, listing, request, source)

@@ -1,0 +1,128 @@
+"""One run of the program: which gateway, how the result is printed, how long it may take, and whether a person can be asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import typer
+
+from ocelli_cli.config_file import ConfigFile, Context, find_config_path, find_readers, load_config_file
+from ocelli_cli.exit_codes import UsageError
+from ocelli_cli.output import Output
+from ocelli_client import LoginError, NotFoundError, Ocelli, OcelliError, WaitTimeoutError
+
+_CALL_SECONDS = 60.0
+
+
+class DeclinedError(OcelliError):
+    """A person has answered no."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """Made from the options that every command has."""
+
+    output: Output
+    context_name: str | None = None
+    timeout_seconds: float | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    started: float = field(default_factory=time.monotonic)
+
+    def load_config_file(self) -> ConfigFile:
+        """The configuration file."""
+        return load_config_file(find_config_path(self.environment))
+
+    def find_context(self) -> Context:
+        """The gateway of this run: the environment's, or that of the context.
+
+        Raises:
+            LoginError: no gateway or no credentials are known.
+        """
+        config = self.load_config_file()
+        name = self.context_name or self.environment.get("OCELLI_CONTEXT") or config.current
+        stored = None if name is None else config.contexts.get(name)
+        if stored is None and name is not None and name != config.current:
+            known = ", ".join(config.contexts) or "none"
+            raise NotFoundError(404, f'There is no context "{name}" in {config.path} (known: {known}); run `ocelli login`')
+        if stored is not None and find_readers(config.path):
+            self.output.warn(f"{config.path} can be read by others; run: chmod 600 {config.path}")
+        context = self._override(stored)
+        if context is None:
+            raise LoginError(401, "No gateway is known; run `ocelli login URL`, or set OCELLI_URL and OCELLI_API_KEY")
+        if not context.has_credentials:
+            raise LoginError(
+                401,
+                f"There are no credentials for {context.url}; run `ocelli login {context.url}`, or set OCELLI_API_KEY, "
+                "or OCELLI_USER and OCELLI_PASSWORD",
+            )
+        return context
+
+    def _override(self, stored: Context | None) -> Context | None:
+        given = self.environment.get
+        url = given("OCELLI_URL")
+        if url:
+            # Credentials are for one gateway: they never go to another one.
+            stored = stored if stored is not None and stored.url.rstrip("/") == url.rstrip("/") else Context(url=url)
+        if stored is None:
+            return None
+        if authority := given("OCELLI_CA"):
+            stored = replace(stored, certificate_authority=authority)
+        nothing: dict[str, Any] = {"user": None, "password": None, "api_key": None, "token": None}
+        if token := given("OCELLI_TOKEN"):
+            return replace(stored, **nothing | {"token": token})
+        if api_key := given("OCELLI_API_KEY"):
+            return replace(stored, **nothing | {"api_key": api_key})
+        if user := given("OCELLI_USER"):
+            return replace(stored, **nothing | {"user": user, "password": given("OCELLI_PASSWORD")})
+        return stored
+
+    def connect(self) -> Ocelli:
+        """A client of the gateway."""
+        return Ocelli(**build_options(self.find_context(), self.timeout_seconds))
+
+    def find_remaining_seconds(self) -> float | None:
+        """What is left of `--timeout`; None without one."""
+        if self.timeout_seconds is None:
+            return None
+        return max(0.0, self.started + self.timeout_seconds - time.monotonic())
+
+    def check_time(self, what: str) -> None:
+        """Raise WaitTimeoutError once `--timeout` has passed."""
+        if self.find_remaining_seconds() == 0:
+            raise WaitTimeoutError(f"{what}: timed out after {self.timeout_seconds:g} s")
+
+
+def build_options(context: Context, timeout_seconds: float | None = None) -> dict[str, Any]:
+    """The options of a client for a context."""
+    silence = _CALL_SECONDS if timeout_seconds is None else max(0.1, min(_CALL_SECONDS, timeout_seconds))
+    options = {"url": context.url, "timeout_seconds": silence, "verify": context.certificate_authority or True}
+    if context.token:
+        return options | {"token": context.token}
+    if context.api_key:
+        return options | {"api_key": context.api_key}
+    return options | {"user": context.user, "password": context.password}
+
+
+def can_ask(*, no_input: bool) -> bool:
+    """Whether a person can answer a question."""
+    return not no_input and sys.stdin.isatty()
+
+
+def check_confirmed(question: str, *, yes: bool, no_input: bool) -> None:
+    """Ask a person, unless `--yes` has answered.
+
+    Raises:
+        UsageError: nobody can be asked.
+        DeclinedError: the answer is no.
+    """
+    if yes:
+        return
+    if not can_ask(no_input=no_input):
+        raise UsageError(f"{question} Nobody can be asked; repeat the command with --yes")
+    if not typer.confirm(question, err=True):
+        raise DeclinedError("Nothing was changed")

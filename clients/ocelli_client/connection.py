@@ -1,0 +1,76 @@
+"""Where the gateway is and who asks: what both clients, sync and async, are built from."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from ocelli_client.errors import OcelliError
+
+API_KEY_USER = "apikey"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Address, credentials and limits. At most one kind of credentials: user and password, API key, or bearer token."""
+
+    url: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    verify: bool | str = True
+    """False: accept any certificate; a path: the certificate authority to trust."""
+    timeout_seconds: float = 60.0
+    """Longest silence of the gateway within one request."""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise OcelliError(f'"{self.url}" is not an address of a gateway; give one such as https://vision.example.org')
+        given = [bool(self.user or self.password), bool(self.api_key), bool(self.token)]
+        if sum(given) > 1:
+            raise OcelliError("Several kinds of credentials are given; give user and password, or an API key, or a token")
+
+    def build_client_options(self) -> dict[str, Any]:
+        """What httpx's clients are built with."""
+        headers = {"Accept": "application/json", "User-Agent": "ocelli-client"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        return {
+            "base_url": self.url.rstrip("/"),
+            "headers": headers,
+            "auth": self._build_auth(),
+            "verify": self._build_verification(),
+            "timeout": httpx.Timeout(self.timeout_seconds, connect=min(10.0, self.timeout_seconds)),
+        }
+
+    def describe_failure(self, error: httpx.TransportError) -> str:
+        """The sentence for a gateway that did not answer."""
+        match error:
+            case httpx.ConnectTimeout() | httpx.ConnectError():
+                reason = str(error) or "the connection was not accepted in time"
+                return f"{self.url} is not reachable ({reason}); check the address and whether the gateway runs"
+            case httpx.TimeoutException():
+                return f"{self.url} did not answer for {self.timeout_seconds:g} s; try again later"
+            case _:
+                return f"The connection to {self.url} was lost ({str(error) or type(error).__name__})"
+
+    def _build_auth(self) -> httpx.BasicAuth | None:
+        if self.api_key:
+            return httpx.BasicAuth(API_KEY_USER, self.api_key)
+        if self.user:
+            return httpx.BasicAuth(self.user, self.password or "")
+        return None
+
+    def _build_verification(self) -> bool | ssl.SSLContext:
+        if not isinstance(self.verify, str):
+            return self.verify
+        try:
+            return ssl.create_default_context(cafile=self.verify)
+        except (OSError, ssl.SSLError) as error:
+            raise OcelliError(f"The certificate authority {self.verify} cannot be read: {error}") from error
