@@ -40,7 +40,7 @@ class Window:
 
     def fill_log_in(self, user: str, password: str) -> None:
         self.page.get_by_label("User name").fill(user)
-        self.page.get_by_label("Password", exact=True).and_(self.page.locator("input[type=password]")).fill(password)
+        self.page.locator("input[type=password]:enabled").fill(password)
         self.page.get_by_role("button", name="Log in").click()
 
     def go(self, path: str) -> None:

@@ -11,7 +11,7 @@ export function readOnlyNotice(card, manifest = card.manifest) {
     {},
     notice(
       "info",
-      `${card.managed_by} manages this classifier: a change here would be undone. Change its manifest where it comes from; this is how it reads now.`,
+      `${card.managed_by ?? "Another tool"} manages this classifier: a change here would be undone. Change its manifest where it comes from; this is how it reads now.`,
     ),
     manifest === undefined ? null : copyBlock("Manifest", manifest),
   );
