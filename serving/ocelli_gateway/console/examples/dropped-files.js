@@ -1,6 +1,7 @@
 // What somebody drops or chooses, as files in classes: one folder, or one zip, a class. Nothing here looks into an image.
 
 import { readZip, ZipError } from "./zip-reader.js";
+import { compareText } from "./zip-writer.js";
 
 /** Written by file managers, never examples. */
 const SYSTEM_NAMES = new Set(["thumbs.db", "desktop.ini", "__macosx"]);
@@ -70,7 +71,8 @@ async function sortIntoSets(roots) {
     else if (isZip(root.name)) await addZip(root.file, add, notices);
     else add("", [asFile(root.name, root.file)]);
   }
-  return { sets: [...sets.values()].map((set) => ({ ...set, files: withUniqueNames(set.files) })), notices };
+  const sorted = [...sets.values()].sort((a, b) => a.negative - b.negative || compareText(a.name, b.name));
+  return { sets: sorted.map((set) => ({ ...set, files: withUniqueNames(set.files) })), notices };
 }
 
 /** Zips in a folder are classes of their own, as they are where they are dropped alone. */

@@ -206,7 +206,7 @@ function summary(card) {
       { class: "metrics" },
       metric("Accuracy", percent(accuracy?.value), accuracy?.images === undefined ? "not measured" : `${interval(accuracy)}, on ${count(accuracy.images, "image")}`),
       metric("Classes", number(card.class_count)),
-      metric("Trained", trained === undefined ? "–" : ago(trained), date(trained)),
+      trained === undefined ? null : metric("Trained", ago(trained), date(trained)),
     ),
   );
 }
