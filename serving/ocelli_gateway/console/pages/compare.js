@@ -91,10 +91,7 @@ function buildList(page, answer, { name, revision, other }) {
     return { element: h("section", { class: "panel" }, h("h2", {}, title), h("p", {}, "No image.")) };
   }
   const review = new ImageReview({
-    page: page.context,
-    classifier: page.context.classifier,
-    thumbnails: page.thumbnails,
-    pending: page.pending,
+    page,
     label: title,
     caption,
     prefix: `${name}_`,

@@ -6,7 +6,7 @@ import { count, number } from "../format.js";
 import { errorNotice, notice } from "../notice.js";
 import { CorrectedPage } from "../quality/corrected-page.js";
 import { FindingTabs } from "../quality/finding-tabs.js";
-import { nameOf, scrolling } from "../quality/numbers.js";
+import { scrolling } from "../quality/numbers.js";
 import { revisionPicker } from "../quality/revision-picker.js";
 import { buildHash } from "../router.js";
 
@@ -22,7 +22,7 @@ export async function show(container, context, classifierId) {
   const page = new CorrectedPage(context, classifierId, revision);
   const body = h("div", {});
   const address = (chosen) => buildHash(["classifiers", classifierId, "data"], { revision: chosen });
-  fill(container, revisionPicker(classifier, revision, address, { revisions }), body, page.bar.element);
+  fill(container, h("div", { class: "quality-top" }, revisionPicker(classifier, revision, address, { revisions })), body, page.bar.element);
   let report;
   try {
     report = await page.revision.data();
@@ -73,6 +73,10 @@ function summary(report) {
   return h("p", {}, `${count(report.images, "image")} can be used.${corrections}`);
 }
 
+function setName(set) {
+  return set.class ?? "negative examples";
+}
+
 function setsTable(sets) {
   const heads = ["Class", "Images", "Left out", "Duplicates"].map((text, column) =>
     h("th", { scope: "col", class: column > 0 ? "number" : undefined }, text),
@@ -81,7 +85,7 @@ function setsTable(sets) {
     h(
       "tr",
       {},
-      h("th", { scope: "row" }, set.class ?? "negative examples"),
+      h("th", { scope: "row" }, setName(set)),
       h("td", { class: "number" }, number(set.images)),
       h("td", { class: "number" }, number(set.skipped_count)),
       h("td", { class: "number" }, number(set.duplicates_count)),
@@ -98,7 +102,7 @@ function skippedFiles(sets) {
   const total = sets.reduce((sum, set) => sum + (set.skipped_count ?? 0), 0);
   const limit = total > skipped.length ? ` The first ${skipped.length} of ${total}.` : "";
   const heads = ["File", "Class", "Why"].map((text) => h("th", { scope: "col" }, text));
-  const rows = skipped.map((file) => h("tr", {}, [file.name, nameOf(file.class), file.reason].map((text) => h("td", {}, text))));
+  const rows = skipped.map((file) => h("tr", {}, [file.name, setName(file), file.reason].map((text) => h("td", {}, text))));
   return section(
     "Files that were left out",
     h("p", { class: "hint" }, `Mend or replace them, and add them again.${limit}`),

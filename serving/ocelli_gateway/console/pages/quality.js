@@ -4,6 +4,7 @@ import { fill, h } from "../dom.js";
 import { count } from "../format.js";
 import { errorNotice, notice } from "../notice.js";
 import { CorrectedPage } from "../quality/corrected-page.js";
+import { FindingTabs } from "../quality/finding-tabs.js";
 import { JudgedImages } from "../quality/judged-images.js";
 import { confusion, headline } from "../quality/numbers.js";
 import { chooseRevision, revisionPicker } from "../quality/revision-picker.js";
@@ -33,6 +34,8 @@ export async function show(container, context, classifierId) {
     return () => page.close();
   }
   const images = new JudgedImages(page, evaluation);
+  const found = h("div", {}, h("p", { class: "hint" }, "The data report is being read."));
+  let tabs;
   const table = new ThresholdTable({
     evaluation,
     threshold: readThreshold(query.get("threshold")) ?? classifier.threshold ?? 0.5,
@@ -43,15 +46,29 @@ export async function show(container, context, classifierId) {
     headline(evaluation),
     section("Classes", table.element),
     section("Confusion matrix", confusion(evaluation, (actual, predicted) => images.cell(actual, predicted))),
+    section("Images to look at", found),
     images.element,
   );
   // Not awaited: the page is useful before.
   images.start();
   page.revision.scores().then(
-    (scores) => table.accept(scores),
+    (scores) => {
+      page.acceptScores(scores);
+      table.accept(scores);
+    },
     (error) => context.signal.aborted || table.refuse(error.message),
   );
+  page.revision.data().then(
+    (report) => {
+      if (!context.signal.aborted) {
+        tabs = new FindingTabs(page, report);
+        fill(found, tabs.element);
+      }
+    },
+    (error) => context.signal.aborted || fill(found, errorNotice(error)),
+  );
   return () => {
+    tabs?.close();
     images.close();
     page.close();
   };

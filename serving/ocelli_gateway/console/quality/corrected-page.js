@@ -24,6 +24,17 @@ export class CorrectedPage {
     });
   }
 
+  /** The judged scores of an image by class, as soon as `acceptScores` was called; undefined where they are not known. */
+  judgedScores(image) {
+    const scores = this.scoreRows?.get(image);
+    return scores && Object.fromEntries(this.scoreClasses.map((name, position) => [name, scores[position]]));
+  }
+
+  acceptScores({ classes, images, scores }) {
+    this.scoreClasses = classes;
+    this.scoreRows = new Map(images.map((image, row) => [image, scores[row]]));
+  }
+
   close() {
     this.bar.close();
     this.thumbnails.close();

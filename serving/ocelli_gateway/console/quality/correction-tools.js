@@ -9,22 +9,22 @@ const BUTTON_CLASSES = 8;
 export class CorrectionTools {
   /**
    * `chosen()` returns the selected items, `onOpen(item)` opens one, `onClear()` clears the selection, `onDone(text)` is called after
-   * a change. `single`: for one opened image.
+   * a change. `single`: for one opened image. `suggestions`: items may have one.
    */
-  constructor({ classes, pending, chosen, single = false, onOpen, onClear, onDone }) {
+  constructor({ classes, pending, chosen, single = false, suggestions = false, onOpen, onClear, onDone }) {
     Object.assign(this, { pending, chosen, onDone });
     this.count = h("span", { class: "selected-count" });
     this.takeBackButton = button("Take back", () => this.takeBack(), {
       title: "Take back the corrections of the selected images, pending and applied ones",
     });
-    this.suggestedButton = button("Accept suggestion", () => this.acceptSuggestions());
+    this.suggestedButton = suggestions ? button("Accept suggestion", () => this.acceptSuggestions()) : null;
     this.element = h(
       "div",
       { class: "correction-tools", role: "group", "aria-label": single ? "Correct this image" : "Selected images" },
       single ? null : this.count,
       single ? null : button("Open", () => onOpen(this.chosen()[0])),
       this.suggestedButton,
-      ...this.moves(classes),
+      this.moves(classes),
       button("Drop", () => this.correct(DROP, "dropped"), { title: "Learn without these images" }),
       this.takeBackButton,
       single ? null : button("Clear selection", onClear),
@@ -32,7 +32,7 @@ export class CorrectionTools {
     this.show();
   }
 
-  // One click where the classes are few, a list where they are many.
+  /** One click where the classes are few, a list where they are many. */
   moves(classes) {
     if (classes.length <= BUTTON_CLASSES) {
       return classes.map((name) => button(`Move to ${name}`, () => this.correct(name, `moved to ${name}`)));
@@ -70,11 +70,17 @@ export class CorrectionTools {
     this.onDone("The suggestion is chosen; not applied yet.");
   }
 
+  /** The tools are always there: tiles must not move between the two clicks that open one. */
   show() {
     const items = this.chosen();
-    this.element.hidden = items.length === 0;
-    this.count.textContent = `${items.length} selected`;
-    this.takeBackButton.hidden = !items.some((item) => item.correction !== undefined || this.pending.of(item.image) !== undefined);
-    this.suggestedButton.hidden = !items.some((item) => item.suggestion !== undefined);
+    this.element.classList.toggle("empty", items.length === 0);
+    this.count.textContent = items.length === 0 ? "Nothing selected" : `${items.length} selected`;
+    for (const control of this.element.querySelectorAll("button, select")) {
+      control.disabled = items.length === 0;
+    }
+    this.takeBackButton.disabled = !items.some((item) => item.correction !== undefined || this.pending.of(item.image) !== undefined);
+    if (this.suggestedButton) {
+      this.suggestedButton.disabled = !items.some((item) => item.suggestion !== undefined);
+    }
   }
 }

@@ -48,13 +48,11 @@ export class FindingTabs {
     );
     this.review?.close();
     this.review = new ImageReview({
-      page: this.page.context,
-      classifier: this.page.context.classifier,
-      thumbnails: this.page.thumbnails,
-      pending: this.page.pending,
+      page: this.page,
       label: this.kind.text,
       caption,
       prefix: "found_",
+      suggestions: this.kind.suggestions,
     });
     const items = this.kind.items(this.report);
     const corrections = new Map(this.page.context.classifier.corrections?.map((item) => [item.image, item.class]));

@@ -10,6 +10,7 @@ export const FINDINGS = [
     name: "suspected_label_errors",
     text: "Suspected label errors",
     explanation: "Images that probably belong to another class, the most probable first. Accept the suggestion, or leave them as they are.",
+    suggestions: true,
     items: (report) => (report.suspected_label_errors ?? []).map(suspected),
   },
   {

@@ -2,7 +2,6 @@
 // file itself is given. Only thumbnails are stored.
 
 import { fill, h, newId } from "../dom.js";
-import { count } from "../format.js";
 import { button } from "./button.js";
 import { classifyImage, digestOf } from "./classify.js";
 import { nameOf } from "./numbers.js";
@@ -11,10 +10,10 @@ import { scoreBars } from "./score-bars.js";
 export class ImageDialog {
   /**
    * `tools(item)` returns the nodes that correct one image, `onStep(item, by)` the next item to show, `onClose(item)` is called once it
-   * is closed. `api`, `classifierId` and `threshold` are for the answer of now.
+   * is closed. `scoresOf(item)` returns judged scores by class, or undefined. `api`, `classifierId` and `threshold` are for the answer of now.
    */
-  constructor({ api, classifierId, threshold, thumbnails, tools, onStep, onClose }) {
-    Object.assign(this, { api, classifierId, threshold, thumbnails, tools, onStep, onClose });
+  constructor({ api, classifierId, threshold, scoresOf, thumbnails, tools, onStep, onClose }) {
+    Object.assign(this, { api, classifierId, threshold, scoresOf, thumbnails, tools, onStep, onClose });
     this.title = h("h2", { id: newId("image-title"), tabindex: "-1" });
     this.body = h("div", { class: "image-body" });
     this.element = h(
@@ -55,6 +54,7 @@ export class ImageDialog {
 
   draw(message) {
     const { item, now } = this;
+    const judged = this.scoresOf(item);
     const picture = h("img", { alt: "", class: "opened-thumbnail" });
     if (item.thumbnail !== false) {
       this.thumbnails.show(picture, item.image);
@@ -74,21 +74,21 @@ export class ImageDialog {
       h(
         "div",
         { class: "image-scores" },
-        this.scores(item, now),
-        h("p", { class: "hint" }, describeScores(item)),
+        this.scores(judged, now),
+        h("p", { class: "hint" }, describeScores(item, judged)),
         this.chooser(),
         h("p", { role: "status" }, message ?? ""),
       ),
     );
   }
 
-  scores(item, now) {
-    if (!item.scores) {
+  scores(judged, now) {
+    if (!judged) {
       return now ? scoreBars({ title: "Now", scores: now.list, threshold: this.threshold }) : null;
     }
-    const judged = Object.entries(item.scores).map(([name, score]) => ({ class: name, score }));
+    const scores = Object.entries(judged).map(([name, score]) => ({ class: name, score }));
     const other = now && { title: "Now", scores: new Map(now.list.map((entry) => [entry.class, entry.score])) };
-    return scoreBars({ title: "Judged", scores: judged, threshold: this.threshold, other });
+    return scoreBars({ title: "Judged", scores, threshold: this.threshold, other });
   }
 
   chooser() {
@@ -158,10 +158,10 @@ function fact(term, value) {
   return [h("dt", {}, term), h("dd", {}, value)];
 }
 
-function describeScores(item) {
-  if (!item.scores) {
+function describeScores(item, judged) {
+  if (!judged) {
     return "";
   }
-  const judges = item.test_set ? "by the heads that are served; it belongs to the test set" : "by heads that did not learn from this image";
-  return `Judged scores (${count(Object.keys(item.scores).length, "class", "classes")}) are given ${judges}. The answer of now may differ.`;
+  const judges = item.test_set ? "by the served heads, which did not learn from the test set" : "by heads that did not learn from this image";
+  return `Judged scores are given ${judges}. What is answered now can differ.`;
 }

@@ -99,7 +99,6 @@ export class JudgedImages {
   change(changes) {
     Object.assign(this.filter, changes);
     this.context.setQuery({ ...changes, image: undefined });
-    this.context.query.delete("image");
     this.read();
   }
 
@@ -108,10 +107,7 @@ export class JudgedImages {
     this.review?.close();
     this.more?.close();
     const review = new ImageReview({
-      page: this.context,
-      classifier: this.context.classifier,
-      thumbnails: this.page.thumbnails,
-      pending: this.page.pending,
+      page: this.page,
       label: "Judged images",
       caption,
     });

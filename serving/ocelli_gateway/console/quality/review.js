@@ -2,6 +2,7 @@
 // What is selected and opened is part of the address. It must not know where the images come from.
 
 import { h } from "../dom.js";
+import { parseHash } from "../router.js";
 import { button } from "./button.js";
 import { DROP, NO_CORRECTION } from "./corrections.js";
 import { CorrectionTools } from "./correction-tools.js";
@@ -11,14 +12,15 @@ import { Selection } from "./selection.js";
 
 export class ImageReview {
   /**
-   * `classifier` is that of the API; `caption(item)` returns the nodes of a tile; `page`: {api, query, setQuery, announce}.
-   * `prefix` of the names in the address, where a page has several.
+   * `page` is a CorrectedPage; `caption(item)` returns the nodes of a tile.
+   * `prefix` of the names in the address, where a page has several; `suggestions`: items may have one.
    * Items: {image, name, actual, predicted, scores, thumbnail, correction, suggestion}; all but `image` may be absent.
    */
-  constructor({ page, classifier, thumbnails, pending, label, caption, prefix = "" }) {
-    Object.assign(this, { page, classifier, pending });
+  constructor({ page, label, caption, prefix = "", suggestions = false }) {
+    const { thumbnails, pending } = page;
+    Object.assign(this, { page: page.context, classifier: page.context.classifier, pending, suggestions });
     this.names = { selected: `${prefix}selected`, image: `${prefix}image` };
-    this.selection = Selection.fromText(page.query.get(this.names.selected) ?? "");
+    this.selection = Selection.fromText(this.addressed(this.names.selected) ?? "");
     this.grid = new ImageGrid({
       label,
       thumbnails,
@@ -30,9 +32,10 @@ export class ImageReview {
     });
     this.tools = this.buildTools(() => this.chosen());
     this.dialog = new ImageDialog({
-      api: page.api,
-      classifierId: classifier.classifier_id,
-      threshold: classifier.threshold,
+      api: page.context.api,
+      classifierId: this.classifier.classifier_id,
+      threshold: this.classifier.threshold ?? 0.5,
+      scoresOf: (item) => item.scores ?? page.judgedScores(item.image),
       thumbnails,
       tools: (item) => this.buildTools(() => [item], true).element,
       onStep: (item, by) => this.step(item, by),
@@ -45,11 +48,16 @@ export class ImageReview {
   add(items) {
     this.grid.add(items);
     this.tools.show();
-    const opened = this.page.query.get(this.names.image);
+    const opened = this.addressed(this.names.image);
     const item = items.find((candidate) => candidate.image === opened);
     if (item && !this.dialog.element.open) {
       this.open(item);
     }
+  }
+
+  /** A value of the address as it is now. */
+  addressed(name) {
+    return parseHash(location.hash)?.query.get(name) ?? undefined;
   }
 
   chosen() {
@@ -63,6 +71,7 @@ export class ImageReview {
       pending: this.pending,
       chosen,
       single,
+      suggestions: this.suggestions,
       onOpen: (item) => this.open(item),
       onClear: () => this.clear(),
       onDone: (text) => this.page.announce(text),
