@@ -1,0 +1,8 @@
+// Use it of a classifier.
+
+import { fill, h } from "../dom.js";
+
+export async function show(container) {
+  fill(container, h("h2", {}, "Use it"));
+  return () => {};
+}
