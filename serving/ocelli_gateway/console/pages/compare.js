@@ -9,25 +9,25 @@ import { ImageReview } from "../quality/review.js";
 import { chooseRevision, revisionPicker } from "../quality/revision-picker.js";
 import { buildHash } from "../router.js";
 
-export async function show(container, context, classifierId) {
-  const { classifier, query } = context;
-  const revision = chooseRevision(classifier, query.get("revision"));
-  const other = chooseOther(classifier, revision, query.get("with"));
+export async function show(container, context, classifierId, asked, askedOther) {
+  const { classifier } = context;
+  const revision = chooseRevision(classifier, asked);
+  const other = chooseOther(classifier, revision, askedOther);
   if (other === undefined) {
     fill(container, notice("info", "There is only one revision. After a retrain, the two can be compared here image by image."));
     return undefined;
   }
   const page = new CorrectedPage(context, classifierId, revision);
-  const address = (values) => buildHash(["classifiers", classifierId, "compare"], { revision, with: other, ...values });
+  const address = (first, second) => buildHash(["classifiers", classifierId, "compare", first, second]);
   const body = h("div", {});
   fill(
     container,
     h(
       "div",
       { class: "quality-top" },
-      revisionPicker(classifier, revision, (chosen) => address({ revision: chosen }), { label: "Revision" }),
-      revisionPicker(classifier, other, (chosen) => address({ with: chosen }), { label: "compared with" }),
-      h("a", { href: address({ revision: other, with: revision }) }, "Swap"),
+      revisionPicker(classifier, revision, (chosen) => address(chosen, other), { label: "Revision" }),
+      revisionPicker(classifier, other, (chosen) => address(revision, chosen), { label: "compared with" }),
+      h("a", { href: address(other, revision) }, "Swap"),
     ),
     body,
     page.bar.element,

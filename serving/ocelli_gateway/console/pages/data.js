@@ -10,10 +10,9 @@ import { scrolling } from "../quality/numbers.js";
 import { revisionPicker } from "../quality/revision-picker.js";
 import { buildHash } from "../router.js";
 
-export async function show(container, context, classifierId) {
-  const { classifier, query } = context;
+export async function show(container, context, classifierId, asked) {
+  const { classifier } = context;
   const revisions = revisionsOf(classifier);
-  const asked = query.get("revision");
   const revision = revisions.includes(asked) ? asked : revisions[0];
   if (revision === undefined) {
     fill(container, notice("info", "The images have not been read yet."));
@@ -21,7 +20,7 @@ export async function show(container, context, classifierId) {
   }
   const page = new CorrectedPage(context, classifierId, revision);
   const body = h("div", {});
-  const address = (chosen) => buildHash(["classifiers", classifierId, "data"], { revision: chosen });
+  const address = (chosen) => buildHash(["classifiers", classifierId, "data", chosen]);
   fill(container, h("div", { class: "quality-top" }, revisionPicker(classifier, revision, address, { revisions })), body, page.bar.element);
   let report;
   try {

@@ -11,18 +11,19 @@ import { chooseRevision, revisionPicker } from "../quality/revision-picker.js";
 import { buildHash } from "../router.js";
 import { ThresholdTable } from "../quality/threshold-table.js";
 
-export async function show(container, context, classifierId) {
+export async function show(container, context, classifierId, asked) {
   const { classifier, query } = context;
-  const revision = chooseRevision(classifier, query.get("revision"));
+  const revision = chooseRevision(classifier, asked);
   if (revision === undefined) {
     fill(container, notice("info", "No training has finished yet, so there is nothing to judge. The page “Training” shows how far it is."));
     return undefined;
   }
   const page = new CorrectedPage(context, classifierId, revision);
   const body = h("div", {});
+  const address = (chosen) => buildHash(["classifiers", classifierId, "quality", chosen]);
   fill(
     container,
-    h("div", { class: "quality-top" }, revisionPicker(classifier, revision, (chosen) => buildHash(["classifiers", classifierId, "quality"], { revision: chosen })), compareLink(classifier, revision)),
+    h("div", { class: "quality-top" }, revisionPicker(classifier, revision, address), compareLink(classifier, revision)),
     body,
     page.bar.element,
   );
@@ -88,6 +89,6 @@ function compareLink(classifier, revision) {
   if (others.length === 0) {
     return null;
   }
-  const href = buildHash(["classifiers", classifier.classifier_id, "compare"], { revision, with: others[0].revision });
+  const href = buildHash(["classifiers", classifier.classifier_id, "compare", revision, others[0].revision]);
   return h("a", { href }, `Compare with ${count(others.length, "other revision")}`);
 }
