@@ -14,6 +14,7 @@ from ocelli_gateway.gateway import Gateway
 from ocelli_gateway.handlers import Handlers
 from ocelli_gateway.health import Health
 from ocelli_gateway.http_protocol import LIVE_PATH
+from ocelli_gateway.management_handlers import ManagementHandlers
 from ocelli_gateway.refusals import UnavailableError
 from ocelli_gateway.routing import Router
 from ocelli_http.metrics import metrics_route
@@ -22,7 +23,8 @@ from ocelli_http.metrics import metrics_route
 def build_app(gateway: Gateway) -> ASGIApp:
     """The application of the API."""
     handlers = Handlers(gateway)
-    router = Router(gateway.admission.authenticate, handlers.by_operation, handlers.open)
+    by_operation = {**handlers.by_operation, **ManagementHandlers(gateway).by_operation}
+    router = Router(gateway.admission.authenticate, by_operation, handlers.open)
     return ContractMiddleware(router, gateway.metrics)
 
 

@@ -8,7 +8,6 @@ writes are never replaced by older ones. It must not know HTTP.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections import OrderedDict
@@ -19,21 +18,28 @@ from ocelli_api.names import build_object_name
 from ocelli_api.pods import COMPONENT_LABEL, REVISION_LABEL, Component
 from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError, UnreachableError
 from ocelli_cluster.resources import CLASSIFIERS, PODS
-from ocelli_gateway import refusals
+from ocelli_gateway.cards import Card
+from ocelli_gateway.classifier_errors import (
+    ClassifierChangedError,
+    ClassifierNotFoundError,
+    NamespaceMissingError,
+    NameTakenError,
+    UnreadableClassifierError,
+)
 from ocelli_gateway.known_classifiers import (
     BriefClassifier,
     InferenceServer,
     KnownClassifier,
     is_alive,
+    log_unreadable,
     may_exist,
+    parse_manifest,
     project_classifier,
     project_server,
+    project_with_card,
 )
 from ocelli_gateway.namespace_watch import NamespaceWatch, select_servers
 from ocelli_gateway.recent import Recent
-from ocelli_storage.archives import shown_name
-
-logger = logging.getLogger(__name__)
 
 FIELD_MANAGER = "ocelli-gateway"
 LIST_PATIENCE_SECONDS = 2.0
@@ -46,42 +52,6 @@ ABSENT_SECONDS = 1.0
 BRIEFS_LIMIT = 20_000
 _CONFIRMED_LIMIT = 2000
 _ABSENT_LIMIT = 10_000
-_SHOWN_ID_CHARACTERS = 64
-
-
-class ClassifierStoreError(Exception):
-    """A Classifier could not be read or written."""
-
-
-class ClassifierNotFoundError(refusals.NotFoundError):
-    """There is no such classifier in the namespace."""
-
-    def __init__(self, classifier_id: str) -> None:
-        super().__init__(f"Cannot find the classifier {shown_name(classifier_id, _SHOWN_ID_CHARACTERS)}.")
-
-
-class ClassifierChangedError(ClassifierStoreError):
-    """The object was changed since it was read."""
-
-
-class UnreadableClassifierError(ClassifierStoreError):
-    """A Classifier holds something that this release does not know."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"{name} cannot be read by this release; upgrade the gateway")
-        self.name = name
-
-
-class NameTakenError(ClassifierStoreError):
-    """An object of that name exists."""
-
-
-class NamespaceMissingError(ClassifierStoreError):
-    """The namespace of these credentials does not exist."""
-
-    def __init__(self, namespace: str) -> None:
-        super().__init__(f"Namespace {namespace} of a credential set does not exist; create it")
-        self.namespace = namespace
 
 
 class ClassifierStore:
@@ -209,7 +179,7 @@ class ClassifierStore:
             ClusterError: the API server did not answer.
         """
         started_at = time.monotonic()
-        classifier = _parse(await self._read(namespace, classifier_id))
+        classifier = parse_manifest(await self._read(namespace, classifier_id))
         self._confirmed[namespace, classifier_id] = started_at, classifier
         self._confirmed.move_to_end((namespace, classifier_id))
         # A spec may have a megabyte: those that are too old to be used are dropped at once.
@@ -246,9 +216,9 @@ class ClassifierStore:
         for item in listing.items:
             self._take(item)
             try:
-                found.append(_parse(item))
+                found.append(parse_manifest(item))
             except UnreadableClassifierError as error:
-                _log_unreadable(error)
+                log_unreadable(error)
                 unreadable.append(error)
         living = [item for item in found if item.classifier_id and not item.deleted]
         return sorted(living, key=lambda item: (item.age_order, item.name)), unreadable
@@ -263,9 +233,9 @@ class ClassifierStore:
             brief = self._briefs.get(metadata["uid"])
             if brief is None or brief.resource_version != metadata["resourceVersion"]:
                 try:
-                    brief = BriefClassifier.of(_parse(item))
+                    brief = BriefClassifier.of(parse_manifest(item))
                 except UnreadableClassifierError as error:
-                    _log_unreadable(error)
+                    log_unreadable(error)
                     continue
                 # Parsing one of the largest takes milliseconds: other tasks run between two of them.
                 await asyncio.sleep(0)
@@ -273,6 +243,17 @@ class ClassifierStore:
             found.append(brief)
         living = [item for item in found if item.classifier_id and not item.deleted]
         return sorted(living, key=lambda item: (item.age_order, item.name))
+
+    async def list_cards(self, namespace: str) -> list[Card]:
+        """The cards of the same, from the watch cache while it is fresh. Raises ClusterError."""
+        watch = self._watches.get(namespace)
+        if watch is not None and watch.classifiers.is_fresh():
+            known = watch.living()
+        else:
+            listing = await self._client.list_objects(CLASSIFIERS, namespace)
+            projected = map(project_with_card, listing.items)
+            known = [item for item in projected if item is not None and not item.deleted]
+        return [item.card for item in sorted(known, key=lambda item: (item.age_order, item.name)) if item.card is not None]
 
     async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Classifier:
         """Create a Classifier.
@@ -384,16 +365,3 @@ class ClassifierStore:
         watch = self._watches.get(manifest["metadata"]["namespace"])
         if watch is not None:
             watch.classifiers.take(manifest)
-
-
-def _parse(manifest: Manifest) -> Classifier:
-    """Raises UnreadableClassifierError."""
-    try:
-        return parse_classifier(manifest)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        metadata = manifest["metadata"]
-        raise UnreadableClassifierError(f"Classifier {metadata['namespace']}/{metadata['name']}") from error
-
-
-def _log_unreadable(error: UnreadableClassifierError) -> None:
-    logger.warning("a Classifier is left out: %s", error, extra={"problem": str(error.__cause__)})

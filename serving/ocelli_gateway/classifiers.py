@@ -11,21 +11,16 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 
 from ocelli_api.classifier import REST_WRITES_ALLOWED, REST_WRITES_ANNOTATION, Classifier, ClassifierSpec, DataRetention
-from ocelli_api.classifier_status import ClassifierStatus
-from ocelli_api.conditions import ConditionType, TrainedReason
 from ocelli_api.export import ExportFormat
 from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.revision import current_revision, definition, find_upload_digests, own_revision
 from ocelli_gateway.auth import Caller
-from ocelli_gateway.classifier_store import (
-    ClassifierChangedError,
-    ClassifierStore,
-    NameTakenError,
-)
+from ocelli_gateway.cards import Card
+from ocelli_gateway.classifier_errors import ClassifierChangedError, NameTakenError
+from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.definitions import DamagedArtifactError, Definitions
 from ocelli_gateway.example_sets import ExampleSet
 from ocelli_gateway.known_classifiers import BriefClassifier
@@ -45,8 +40,9 @@ from ocelli_gateway.refusals import (
     ParameterError,
     UnavailableError,
 )
+from ocelli_gateway.shown_status import explain, find_data_check, read_accuracy, read_progress
 from ocelli_gateway.tenant_usage import TenantUsage
-from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy, TrainingProgress, TuningProgress
+from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
@@ -116,6 +112,10 @@ class Classifiers:
         return [
             ClassifierSummary(classifier_id=item.classifier_id, name=item.display_name, status=item.lifecycle) for item in found
         ]
+
+    async def list_cards(self, caller: Caller) -> list[Card]:
+        """The card of every classifier of the caller, oldest first, from the watch cache. Raises ClusterError."""
+        return await self._store.list_cards(caller.namespace)
 
     async def list_verbose(self, caller: Caller) -> list[ClassifierDetails]:
         """The same, with all details.
@@ -317,55 +317,13 @@ def _build_details(
         class_names=class_names,
         created_at=classifier.created_at,
         retrained_at=classifier.status.retrained_at,
-        explanation=_explain(classifier),
+        explanation=explain(classifier),
         core_ml_enabled=core_ml_enabled,
-        accuracy=_measured_accuracy(classifier.status),
-        progress=_training_progress(classifier.status),
+        accuracy=read_accuracy(classifier.status),
+        progress=read_progress(classifier.status),
         suspended=classifier.spec.suspend,
-        data_check=_find_data_check(classifier.status),
+        data_check=find_data_check(classifier.status),
     )
-
-
-def _find_data_check(status: ClassifierStatus) -> str | None:
-    """What the check of a suspended training found."""
-    trained, data_valid = status.condition(ConditionType.TRAINED), status.condition(ConditionType.DATA_VALID)
-    if trained is None or trained.reason != TrainedReason.SUSPENDED or data_valid is None:
-        return None
-    return data_valid.message if status.is_true(ConditionType.DATA_VALID) else None
-
-
-def _explain(classifier: Classifier) -> str | None:
-    """Why it has failed, or what its trained revision waits for."""
-    failed = lifecycle(classifier) is Lifecycle.FAILED
-    condition = classifier.status.condition(ConditionType.STALLED) if failed else find_awaited_approval(classifier)
-    # REST users do not know the names of objects.
-    return None if condition is None else condition.message.removeprefix(f"{classifier}: ")
-
-
-def _training_progress(status: ClassifierStatus) -> TrainingProgress | None:
-    """The progress in status; None if no training is running."""
-    progress = status.progress
-    if progress is None:
-        return None
-    tuning = progress.fine_tuning
-    return TrainingProgress(
-        stage=progress.stage,
-        percent=progress.percent,
-        images=progress.images,
-        images_total=progress.images_total,
-        device=progress.device,
-        accuracy=None if progress.accuracy is None else float(progress.accuracy),
-        fine_tuning=None if tuning is None else TuningProgress(**{**asdict(tuning), "loss": float(tuning.loss)}),
-        estimated_completion=progress.estimated_completion,
-    )
-
-
-def _measured_accuracy(status: ClassifierStatus) -> MeasuredAccuracy | None:
-    """The accuracy of the served revision; None if an earlier release trained it, without balancing and without an interval."""
-    interval = status.accuracy_interval
-    if status.served_revision is None or status.accuracy is None or interval is None:
-        return None
-    return MeasuredAccuracy(accuracy=float(status.accuracy), lower=float(interval.lower), upper=float(interval.upper))
 
 
 def _check_writable(classifier: Classifier) -> None:

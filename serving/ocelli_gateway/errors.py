@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ocelli_cluster.client import ClusterError, InvalidError, QuotaError
-from ocelli_gateway.classifier_store import NamespaceMissingError, UnreadableClassifierError
+from ocelli_gateway.classifier_errors import NamespaceMissingError, UnreadableClassifierError
 from ocelli_gateway.refusals import (
     ClassifierNotReadyError,
     ConflictError,

@@ -23,7 +23,7 @@ from ocelli_gateway.manifests import ExampleTerms, check_create
 from ocelli_gateway.operation import FILE_TYPE, FormType, Operation
 from ocelli_gateway.operations import CLASSIFY_LIMITS, EXAMPLES_LIMITS
 from ocelli_gateway.refusals import InputError, ParameterError
-from ocelli_gateway.routing import Handler, OpenRequest, T, V3Request
+from ocelli_gateway.routing import CallerRequest, Handler, OpenRequest, T
 from ocelli_gateway.tokens import TokenSubject
 from ocelli_gateway.uploads import RECEIVED_KEY, Form, check_declared_length, declared_length, has_body, media_type
 
@@ -38,7 +38,7 @@ class Handlers:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self.by_operation: Mapping[Operation, Handler[V3Request]] = {
+        self.by_operation: Mapping[Operation, Handler[CallerRequest]] = {
             operations.CREATE_CLASSIFIER: self._create,
             operations.LIST_CLASSIFIERS: self._list,
             operations.GET_CLASSIFIER: self._details,
@@ -54,7 +54,7 @@ class Handlers:
         }
         self.open: Mapping[Operation, Handler[OpenRequest]] = {operations.CREATE_TOKEN: self._create_token}
 
-    async def _create(self, v3: V3Request) -> Response:
+    async def _create(self, v3: CallerRequest) -> Response:
         check_declared_length(v3.request.headers, EXAMPLES_LIMITS.body_bytes)
         await self._gateway.classifiers.check_create(v3.caller)
         async with self._receive_examples(v3) as form:
@@ -65,19 +65,19 @@ class Handlers:
             details = await self._gateway.classifiers.create(v3.caller, name, sets, _read_terms(v3.with_form(form)))
         return JSONResponse(details.to_json())
 
-    async def _list(self, v3: V3Request) -> Response:
+    async def _list(self, v3: CallerRequest) -> Response:
         classifiers = self._gateway.classifiers
         list_all = classifiers.list_verbose if v3.read(fields.VERBOSE) else classifiers.list_brief
         async with self._gateway.requests.slot(v3.tenant, left=v3.left):
             found = await list_all(v3.caller)
         return JSONResponse({"classifiers": [item.to_json() for item in found]})
 
-    async def _details(self, v3: V3Request) -> Response:
+    async def _details(self, v3: CallerRequest) -> Response:
         async with self._gateway.requests.slot(v3.tenant, left=v3.left):
             details = await self._gateway.classifiers.details(v3.caller, v3.read(fields.CLASSIFIER_ID))
         return JSONResponse(details.to_json())
 
-    async def _retrain(self, v3: V3Request) -> Response:
+    async def _retrain(self, v3: CallerRequest) -> Response:
         classifier_id = v3.read(fields.CLASSIFIER_ID)
         suspend = v3.read(fields.SUSPEND)
         if suspend is not None and not has_body(v3.request.headers):
@@ -94,25 +94,25 @@ class Handlers:
             details = await self._gateway.classifiers.retrain(v3.caller, classifier_id, sets, terms)
         return JSONResponse(details.to_json())
 
-    async def _delete(self, v3: V3Request) -> Response:
+    async def _delete(self, v3: CallerRequest) -> Response:
         async with self._gateway.requests.slot(v3.tenant, left=v3.left):
             await self._gateway.classifiers.delete(v3.caller, v3.read(fields.CLASSIFIER_ID))
         return JSONResponse({})
 
-    async def _core_ml_model(self, v3: V3Request) -> Response:
+    async def _core_ml_model(self, v3: CallerRequest) -> Response:
         return await self._download(v3, ExportFormat.CORE_ML)
 
-    async def _onnx_model(self, v3: V3Request) -> Response:
+    async def _onnx_model(self, v3: CallerRequest) -> Response:
         return await self._download(v3, ExportFormat.ONNX)
 
-    async def _bill_of_materials(self, v3: V3Request) -> Response:
+    async def _bill_of_materials(self, v3: CallerRequest) -> Response:
         async def find(classifier_id: str) -> ExportFile:
             key = await self._gateway.stored_files.find_bill_of_materials(v3.caller, classifier_id)
             return await open_bill_of_materials(self._gateway.objects, classifier_id, key)
 
         return await self._send_file(v3, find, ".cdx.json")
 
-    async def _report(self, v3: V3Request) -> Response:
+    async def _report(self, v3: CallerRequest) -> Response:
         async def find(classifier_id: str) -> ExportFile:
             keys = await self._gateway.stored_files.find_reports(v3.caller, classifier_id)
             return await open_report(self._gateway.objects, classifier_id, keys)
@@ -120,12 +120,12 @@ class Handlers:
         # A download, like the others: Pods of tenants write reports, and a page of this origin could act for its reader.
         return await self._send_file(v3, find, ".html")
 
-    async def _delete_user_data(self, v3: V3Request) -> Response:
+    async def _delete_user_data(self, v3: CallerRequest) -> Response:
         async with self._gateway.requests.slot(v3.tenant, left=v3.left):
             await self._gateway.user_data.delete(v3.caller, v3.read(fields.CUSTOMER_ID))
         return JSONResponse({}, status_code=202)
 
-    async def _classify(self, v3: V3Request) -> Response:
+    async def _classify(self, v3: CallerRequest) -> Response:
         async with self._receive_classify_form(v3) as form:
             request = parse_classify_request(form.files, v3.with_form(form).with_older().read)
             return JSONResponse(await _unless_left(v3, self._gateway.classification.classify(v3.caller, request)))
@@ -147,14 +147,14 @@ class Handlers:
             caller = await admission.admit_api_key(request, api_key)
         return JSONResponse(self._gateway.tokens.issue(TokenSubject(user=caller.user, fingerprint=caller.fingerprint)))
 
-    async def _download(self, v3: V3Request, export: ExportFormat) -> Response:
+    async def _download(self, v3: CallerRequest, export: ExportFormat) -> Response:
         async def find(classifier_id: str) -> ExportFile:
             stored = await self._gateway.stored_files.find_export(v3.caller, classifier_id, export)
             return await open_export(self._gateway.objects, stored)
 
         return await self._send_file(v3, find, export.suffix)
 
-    async def _send_file(self, v3: V3Request, find: Callable[[str], Awaitable[ExportFile]], suffix: str) -> Response:
+    async def _send_file(self, v3: CallerRequest, find: Callable[[str], Awaitable[ExportFile]], suffix: str) -> Response:
         classifier_id = v3.read(fields.CLASSIFIER_ID)
         async with AsyncExitStack() as held:
             await held.enter_async_context(self._gateway.downloads.slot(v3.tenant, left=v3.left))
@@ -167,7 +167,7 @@ class Handlers:
             return _Download(file.chunks, headers, held.pop_all(), longest_seconds)
 
     @asynccontextmanager
-    async def _receive_examples(self, v3: V3Request) -> AsyncIterator[Form]:
+    async def _receive_examples(self, v3: CallerRequest) -> AsyncIterator[Form]:
         if _is_empty_form(v3.request):
             yield Form()
             return
@@ -186,7 +186,7 @@ class Handlers:
             yield form
 
     @asynccontextmanager
-    async def _receive_classify_form(self, v3: V3Request) -> AsyncIterator[Form]:
+    async def _receive_classify_form(self, v3: CallerRequest) -> AsyncIterator[Form]:
         request, space = v3.request, self._gateway.classify_space
         kind = media_type(request.headers)
         if _is_empty_form(request):
@@ -223,7 +223,7 @@ class _Download(StreamingResponse):
                 logger.warning("download too slow", extra={"seconds": self._longest_seconds, "user": scope.get(CALLER_KEY)})
 
 
-async def _unless_left(v3: V3Request, work: Coroutine[Any, Any, T]) -> T:
+async def _unless_left(v3: CallerRequest, work: Coroutine[Any, Any, T]) -> T:
     """The result of work that is cancelled when its client leaves. Raises InputError in that case."""
     if v3.left is None:
         return await work
@@ -244,7 +244,7 @@ def _is_empty_form(request: Request) -> bool:
     return media_type(request.headers) == FormType.MULTIPART and not has_body(request.headers)
 
 
-def _read_terms(v3: V3Request) -> ExampleTerms:
+def _read_terms(v3: CallerRequest) -> ExampleTerms:
     return ExampleTerms(
         opt_out=v3.read(fields.LEARNING_OPT_OUT),
         customer_id=v3.read(fields.METADATA),

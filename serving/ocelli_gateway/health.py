@@ -19,7 +19,8 @@ from pathlib import Path
 from ocelli_api.classifier import ClassifierSpec, ExampleClass, Source
 from ocelli_api.names import build_classifier_id
 from ocelli_cluster.client import ApiError, ClusterError, QuotaError
-from ocelli_gateway.classifier_store import ClassifierStore, ClassifierStoreError, NameTakenError
+from ocelli_gateway.classifier_errors import ClassifierStoreError, NameTakenError
+from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.credentials_folder import CredentialsFolder
 from ocelli_gateway.manifests import build_classifier
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError

@@ -5,13 +5,18 @@ It must not know where the objects come from.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, CREATED_AT_ANNOTATION, Classifier, Manifest
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, CREATED_AT_ANNOTATION, Classifier, Manifest, parse_classifier
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.names import STEM_LIMIT, is_classifier_id
 from ocelli_api.pods import REVISION_LABEL, is_inference_server
+from ocelli_gateway.cards import Card
+from ocelli_gateway.classifier_errors import UnreadableClassifierError
+
+logger = logging.getLogger(__name__)
 
 _NUMBER_DIGITS = 10
 
@@ -34,6 +39,8 @@ class KnownClassifier:
     deleted: bool
     stalled: bool = False
     """It stays unready until a user changes something."""
+    card: Card | None = None
+    """None where only the rest was read, or a later release wrote the object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +115,32 @@ def project_classifier(manifest: Manifest) -> KnownClassifier | None:
         deleted=bool(metadata.get("deletionTimestamp")),
         stalled=any(item["type"] == "Stalled" and item["status"] == "True" for item in status.get("conditions") or ()),
     )
+
+
+def project_with_card(manifest: Manifest) -> KnownClassifier | None:
+    """The same with the card, for which the whole object is parsed."""
+    known = project_classifier(manifest)
+    if known is None or known.deleted:
+        return known
+    try:
+        return replace(known, card=Card.of(parse_manifest(manifest), manifest))
+    except (UnreadableClassifierError, ValueError) as error:
+        # Classify still works with it.
+        logger.warning("a Classifier has no card: %s", error, extra={"classifier": f"{known.namespace}/{known.name}"})
+        return known
+
+
+def parse_manifest(manifest: Manifest) -> Classifier:
+    """Raises UnreadableClassifierError."""
+    try:
+        return parse_classifier(manifest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        metadata = manifest["metadata"]
+        raise UnreadableClassifierError(f"Classifier {metadata['namespace']}/{metadata['name']}") from error
+
+
+def log_unreadable(error: UnreadableClassifierError) -> None:
+    logger.warning("a Classifier is left out: %s", error, extra={"problem": str(error.__cause__)})
 
 
 def project_server(manifest: Manifest) -> InferenceServer | None:

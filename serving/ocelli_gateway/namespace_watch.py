@@ -12,7 +12,7 @@ from ocelli_api.pods import COMPONENT_LABEL, Component
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resource_cache import ResourceCache
 from ocelli_cluster.resources import CLASSIFIERS, PODS
-from ocelli_gateway.known_classifiers import InferenceServer, KnownClassifier, project_classifier, project_server
+from ocelli_gateway.known_classifiers import InferenceServer, KnownClassifier, project_server, project_with_card
 
 DELETED_SECONDS = 600.0
 """A deleted object is remembered for so long: longer than a cache may lag and still count as fresh."""
@@ -24,7 +24,7 @@ class NamespaceWatch:
     def __init__(self, client: ClusterClient, namespace: str) -> None:
         self._namespace = namespace
         self.classifiers: ResourceCache[KnownClassifier | None] = ResourceCache(
-            client, CLASSIFIERS, project=project_classifier, namespace=namespace, index_by=_find_id
+            client, CLASSIFIERS, project=project_with_card, namespace=namespace, index_by=_find_id
         )
         self.servers: ResourceCache[InferenceServer | None] = ResourceCache(
             client,

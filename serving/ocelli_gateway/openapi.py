@@ -10,7 +10,8 @@ from importlib.metadata import version
 from typing import Any
 
 from ocelli_gateway.fields import Field, Place
-from ocelli_gateway.operation import Answer, FilePart, FormType, Operation
+from ocelli_gateway.management_schemas import MANAGEMENT_SCHEMAS
+from ocelli_gateway.operation import JSON_TYPE, Answer, FilePart, FormType, Operation
 from ocelli_gateway.schemas import SCHEMAS, reference
 from ocelli_gateway.wire import TRANSACTION_HEADER
 
@@ -45,7 +46,7 @@ def build_document(operations: Iterable[Operation], prefix: str) -> dict[str, An
         "security": [{name: []} for name in _SECURITY_SCHEMES],
         "paths": paths,
         "components": {
-            "schemas": dict(SCHEMAS),
+            "schemas": {**SCHEMAS, **MANAGEMENT_SCHEMAS},
             "securitySchemes": _SECURITY_SCHEMES,
             "headers": {
                 "TransactionId": {
@@ -59,7 +60,7 @@ def build_document(operations: Iterable[Operation], prefix: str) -> dict[str, An
 
 
 def _build_operation(operation: Operation) -> dict[str, Any]:
-    built: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
+    built: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary, "tags": [str(operation.tag)]}
     if operation.description:
         built["description"] = operation.description
     if operation.open:
@@ -72,6 +73,11 @@ def _build_operation(operation: Operation) -> dict[str, Any]:
     if operation.forms:
         content = {str(form): _build_form(operation, form) for form in operation.forms}
         built["requestBody"] = {"required": operation.needs_form, "content": content}
+    if operation.body:
+        built["requestBody"] = {
+            "required": any(field.required for field in operation.body),
+            "content": {JSON_TYPE: {"schema": _build_body(operation)}},
+        }
     built["responses"] = {str(answer.status): _build_answer(answer) for answer in operation.answers}
     return built
 
@@ -112,6 +118,18 @@ def _build_form(operation: Operation, form: FormType) -> dict[str, Any]:
     if required:
         schema["required"] = required
     return {"schema": schema, **({"encoding": encoding} if encoding else {})}
+
+
+def _build_body(operation: Operation) -> dict[str, Any]:
+    properties = {field.name: {**field.schema, "description": field.description} for field in operation.body}
+    schema: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
+    required = [field.name for field in operation.body if field.required]
+    if required:
+        schema["required"] = required
+    example = {field.name: field.example for field in operation.body if field.example is not None}
+    if example:
+        schema["examples"] = [example]
+    return schema
 
 
 def _build_file(part: FilePart) -> dict[str, Any]:

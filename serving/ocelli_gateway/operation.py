@@ -12,11 +12,21 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
+from ocelli_gateway.body_fields import BodyField
 from ocelli_gateway.fields import Field, Place, SentFields, T, plain_name
 
 JSON_TYPE = "application/json"
 FILE_TYPE = "application/octet-stream"
 _PLACEHOLDER = re.compile(r"\\\{[a-z_]+\\\}")
+
+
+class Tag(StrEnum):
+    """Parts of the API."""
+
+    V3 = "v3"
+    """Visual Recognition v3, and its tokens."""
+    MANAGEMENT = "management"
+    """What people need in addition: for the console, the command line and clients."""
 
 
 class FormType(StrEnum):
@@ -74,9 +84,12 @@ class Operation:
     files: tuple[FilePart, ...] = ()
     forms: tuple[FormType, ...] = ()
     needs_form: bool = True
+    body: tuple[BodyField[Any], ...] = ()
+    """The fields of its JSON body; empty: it has none."""
     answers: tuple[Answer, ...]
     open: bool = False
     """It needs no credentials and no version."""
+    tag: Tag = Tag.V3
 
     def is_file(self, name: str) -> bool:
         """Whether a part of the form is a file."""

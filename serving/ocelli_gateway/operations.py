@@ -9,7 +9,7 @@ To add an operation:
 4. Its handler: a method of `Handlers` in `handlers`, and a row in `Handlers.by_operation`. An operation without a handler is
    neither routed nor documented.
 
-A handler gets a `V3Request`: `v3.read(FIELD)` returns a value (KeyError where the operation does not declare the field),
+A handler gets a `CallerRequest`: `v3.read(FIELD)` returns a value (KeyError where the operation does not declare the field),
 `space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS, tenant=v3.tenant)` a form, then `v3.with_form(form).read(FIELD)`
 a value of the form. It returns a response of Starlette, or raises an error that `errors` can answer. An operation that is
 `open` needs no credentials: its handler gets an `OpenRequest`, which has no caller, and its row is in `Handlers.open`.

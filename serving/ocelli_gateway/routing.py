@@ -1,6 +1,7 @@
 """Routing: which operation a request is for, and which handler answers it.
 
 For `/v3/…` the order of the checks is the contract's: credentials, address, method, `version`, then those of the operation.
+For `/ocelli/v1/…`, the management API, it is the same without `version`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from ocelli_gateway.uploads import Form, parse_urlencoded
 
 PREFIX = "/visual-recognition/api"
 DOCUMENT_PATH = "/openapi.json"
+V3 = "/v3"
+MANAGEMENT = "/ocelli/v1"
 _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 _SLASHES = re.compile("//+")
 
@@ -58,8 +61,8 @@ class OpenRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class V3Request(OpenRequest):
-    """A request with valid credentials and a valid version."""
+class CallerRequest(OpenRequest):
+    """A request with valid credentials and, below `/v3`, a valid version."""
 
     caller: Caller
 
@@ -109,7 +112,9 @@ class _Routes(Generic[R]):
 class Router:
     """The ASGI application of all addresses."""
 
-    def __init__(self, authenticate: Authenticate, handlers: Handlers[V3Request], open_handlers: Handlers[OpenRequest]) -> None:
+    def __init__(
+        self, authenticate: Authenticate, handlers: Handlers[CallerRequest], open_handlers: Handlers[OpenRequest]
+    ) -> None:
         self._authenticate = authenticate
         self._routes = _Routes(handlers)
         self._open_routes = _Routes(open_handlers)
@@ -119,8 +124,8 @@ class Router:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         path = _read_path(scope).removeprefix(PREFIX).rstrip("/") or "/"
-        if _is_v3(path):
-            response = await self._answer_v3(request, path)
+        if _is_below(path, V3) or _is_below(path, MANAGEMENT):
+            response = await self._answer_caller(request, path)
         elif path in (LIVE_PATH, DOCUMENT_PATH):
             response = self._answer_fixed(request, path)
         elif path == CONSOLE_PATH or path.startswith(CONSOLE_PATH + "/"):
@@ -129,15 +134,16 @@ class Router:
             response = await self._answer_open(request, path)
         await response(scope, receive, send)
 
-    async def _answer_v3(self, request: Request, path: str) -> Response:
+    async def _answer_caller(self, request: Request, path: str) -> Response:
         query = _parse_query(request)
         caller = await self._authenticate(request, dict(query))
         request.scope[CALLER_KEY] = caller.user
         operation, handler, values = self._routes.find(request, path)
         sent = SentFields(path=values, query=query, headers=_read_headers(request))
-        v3 = V3Request(request=request, operation=operation, sent=sent, caller=caller)
-        v3.read(VERSION)
-        return await handler(v3)
+        known = CallerRequest(request=request, operation=operation, sent=sent, caller=caller)
+        if VERSION in operation.fields:
+            known.read(VERSION)
+        return await handler(known)
 
     async def _answer_open(self, request: Request, path: str) -> Response:
         operation, handler, values = self._open_routes.find(request, path)
@@ -176,13 +182,13 @@ def _describe_unknown(path: str) -> str:
                 f"{what} ({address}) was withdrawn from Visual Recognition v3 and is not available; other calls, such as "
                 "/v3/classify, are not affected."
             )
-    if _is_v3(path):
+    if _is_below(path, V3) or _is_below(path, MANAGEMENT):
         return "The API has no such address; /openapi.json describes its operations."
     return "There is no such address; the API is below /v3, tokens are at /identity/token, and /openapi.json describes both."
 
 
-def _is_v3(path: str) -> bool:
-    return path == "/v3" or path.startswith("/v3/")
+def _is_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(root + "/")
 
 
 def _parse_query(request: Request) -> tuple[tuple[str, str], ...]:

@@ -21,7 +21,8 @@ def reference(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _closed(properties: Mapping[str, Schema], *, optional: Iterable[str] = (), **more: Any) -> Schema:
+def closed(properties: Mapping[str, Schema], *, optional: Iterable[str] = (), **more: Any) -> Schema:
+    """The schema of an object without other properties than these."""
     left_out = set(optional)
     return {
         "type": "object",
@@ -32,18 +33,18 @@ def _closed(properties: Mapping[str, Schema], *, optional: Iterable[str] = (), *
     }
 
 
-_TEXT: Schema = {"type": "string"}
-_NOT_EMPTY: Schema = {"type": "string", "minLength": 1}
-_TIME: Schema = {"type": "string", "format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"}
-_SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+TEXT: Schema = {"type": "string"}
+NOT_EMPTY: Schema = {"type": "string", "minLength": 1}
+TIME: Schema = {"type": "string", "format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"}
+SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 _CODE: Schema = {"type": "integer", "minimum": 400, "maximum": 599, "description": "The HTTP status."}
 _STATUS: Schema = {"type": "string", "enum": [str(status) for status in Lifecycle]}
 _ERROR: dict[str, Schema] = {
     "code": _CODE,
-    "error": {**_NOT_EMPTY, "description": "One sentence for people."},
+    "error": {**NOT_EMPTY, "description": "One sentence for people."},
     "error_id": {"type": "string", "enum": list(ERROR_IDS)},
 }
-_SUMMARY: dict[str, Schema] = {
+SUMMARY: dict[str, Schema] = {
     "classifier_id": CLASSIFIER_ID.schema,
     "name": {"type": "string", "minLength": 1, "maxLength": DISPLAY_NAME_LIMIT},
 }
@@ -58,48 +59,48 @@ _CLASSIFIED: dict[str, Schema] = {
 }
 
 SCHEMAS: Mapping[str, Schema] = {
-    "Error": _closed(_ERROR),
-    "Empty": _closed({}),
-    "Class": _closed({"class": _NOT_EMPTY}),
-    "Classifier": _closed(
+    "Error": closed(_ERROR),
+    "Empty": closed({}),
+    "Class": closed({"class": NOT_EMPTY}),
+    "Classifier": closed(
         {
-            **_SUMMARY,
-            "owner": {**_NOT_EMPTY, "description": "The same on all classifiers of one set of credentials."},
+            **SUMMARY,
+            "owner": {**NOT_EMPTY, "description": "The same on all classifiers of one set of credentials."},
             "status": _STATUS,
             "core_ml_enabled": {"type": "boolean", "description": "Whether it can be downloaded as Core ML once it is ready."},
-            "created": _TIME,
-            "updated": {**_TIME, "description": "`retrained` where that is present, else `created`."},
-            "retrained": {**_TIME, "description": "When the last retraining finished."},
+            "created": TIME,
+            "updated": {**TIME, "description": "`retrained` where that is present, else `created`."},
+            "retrained": {**TIME, "description": "When the last retraining finished."},
             "accuracy": {
-                **_SHARE,
+                **SHARE,
                 "description": "Of what is served: the mean over the classes of the share of images that is recognised.",
             },
             "accuracy_interval": reference("AccuracyInterval"),
             "progress": reference("TrainingProgress"),
-            "explanation": {**_NOT_EMPTY, "description": "Why it has failed, or what its trained revision waits for."},
+            "explanation": {**NOT_EMPTY, "description": "Why it has failed, or what its trained revision waits for."},
             "suspended": {"type": "boolean", "description": "Images are only checked: see `suspend` of create and retrain."},
-            "data_check": {**_NOT_EMPTY, "description": "What the check found, once it has ended."},
+            "data_check": {**NOT_EMPTY, "description": "What the check found, once it has ended."},
             "classes": {"type": "array", "items": reference("Class")},
         },
         optional=("retrained", "accuracy", "accuracy_interval", "progress", "explanation", "suspended", "data_check"),
         dependentRequired={"accuracy": ["accuracy_interval"], "accuracy_interval": ["accuracy"]},
     ),
-    "AccuracyInterval": _closed({"lower": _SHARE, "upper": _SHARE}, description="The 95 % confidence interval of `accuracy`."),
-    "TrainingProgress": _closed(
+    "AccuracyInterval": closed({"lower": SHARE, "upper": SHARE}, description="The 95 % confidence interval of `accuracy`."),
+    "TrainingProgress": closed(
         {
             "stage": {"type": "string", "enum": [str(stage).lower() for stage in Stage]},
             "percent": {"type": "integer", "minimum": 0, "maximum": 100},
             "images": {"type": "integer", "minimum": 0, "description": "Images of the stage that are done."},
             "images_total": {"type": "integer", "minimum": 0, "description": "All images of the stage."},
-            "device": {**_NOT_EMPTY, "description": "What computes, such as `OpenVINO CPU float32`."},
-            "accuracy": {**_SHARE, "description": "Of the revision in training, as soon as it is evaluated."},
+            "device": {**NOT_EMPTY, "description": "What computes, such as `OpenVINO CPU float32`."},
+            "accuracy": {**SHARE, "description": "Of the revision in training, as soon as it is evaluated."},
             "fine_tuning": reference("TuningProgress"),
-            "estimated_completion": _TIME,
+            "estimated_completion": TIME,
         },
         optional=("images", "images_total", "device", "accuracy", "fine_tuning", "estimated_completion"),
         description="The running training, at most ten seconds old. Absent if none is running.",
     ),
-    "TuningProgress": _closed(
+    "TuningProgress": closed(
         {
             "network": {"type": "integer", "minimum": 1, "description": "The network in training. The last one is served."},
             "networks": {"type": "integer", "minimum": 1, "description": "How many are trained, one after another."},
@@ -109,8 +110,8 @@ SCHEMAS: Mapping[str, Schema] = {
         },
         description="How far fine-tuning is. Absent before and after it, and with other strategies.",
     ),
-    "ClassifierSummary": _closed({**_SUMMARY, "status": _STATUS}),
-    "Classifiers": _closed(
+    "ClassifierSummary": closed({**SUMMARY, "status": _STATUS}),
+    "Classifiers": closed(
         {
             "classifiers": {
                 "anyOf": [
@@ -120,10 +121,10 @@ SCHEMAS: Mapping[str, Schema] = {
             }
         }
     ),
-    "ClassResult": _closed(
+    "ClassResult": closed(
         {
-            "class": _NOT_EMPTY,
-            "score": _SHARE,
+            "class": NOT_EMPTY,
+            "score": SHARE,
             "type_hierarchy": {
                 "type": "string",
                 "pattern": "^/",
@@ -132,43 +133,43 @@ SCHEMAS: Mapping[str, Schema] = {
         },
         optional=("type_hierarchy",),
     ),
-    "ClassifierResult": _closed(
+    "ClassifierResult": closed(
         {
-            "classifier_id": _NOT_EMPTY,
-            "name": _NOT_EMPTY,
+            "classifier_id": NOT_EMPTY,
+            "name": NOT_EMPTY,
             "classes": {"type": "array", "items": reference("ClassResult")},
         }
     ),
-    "ImageError": _closed({"code": _CODE, "description": _NOT_EMPTY, "error_id": _ERROR["error_id"]}),
-    "ClassifiedImage": _closed(
+    "ImageError": closed({"code": _CODE, "description": NOT_EMPTY, "error_id": _ERROR["error_id"]}),
+    "ClassifiedImage": closed(
         {
             "classifiers": {"type": "array", "items": reference("ClassifierResult")},
-            "image": {**_TEXT, "description": "File name of an upload; in a zip `{zip}/{path}`."},
-            "source_url": {**_TEXT, "description": "The URL as it was given."},
-            "resolved_url": {**_TEXT, "description": "The URL after redirects."},
+            "image": {**TEXT, "description": "File name of an upload; in a zip `{zip}/{path}`."},
+            "source_url": {**TEXT, "description": "The URL as it was given."},
+            "resolved_url": {**TEXT, "description": "The URL after redirects."},
             "error": reference("ImageError"),
         },
         optional=("image", "source_url", "resolved_url", "error"),
         oneOf=[{"required": ["image"]}, {"required": ["source_url"]}],
     ),
-    "Warning": _closed(
-        {"warning_id": {"type": "string", "enum": [str(warning) for warning in WarningId]}, "description": _NOT_EMPTY}
+    "Warning": closed(
+        {"warning_id": {"type": "string", "enum": [str(warning) for warning in WarningId]}, "description": NOT_EMPTY}
     ),
-    "ClassifiedImages": _closed(
+    "ClassifiedImages": closed(
         {**_CLASSIFIED, "warnings": {"type": "array", "minItems": 1, "items": reference("Warning")}}, optional=("warnings",)
     ),
-    "ClassifyError": _closed({**_ERROR, **_CLASSIFIED}, optional=_CLASSIFIED),
-    "Token": _closed(
+    "ClassifyError": closed({**_ERROR, **_CLASSIFIED}, optional=_CLASSIFIED),
+    "Token": closed(
         {
-            "access_token": _NOT_EMPTY,
-            "refresh_token": _TEXT,
+            "access_token": NOT_EMPTY,
+            "refresh_token": TEXT,
             "token_type": {"const": "Bearer"},
             "expires_in": {"type": "integer", "minimum": 1},
             "expiration": {"type": "integer", "description": "When it expires, in seconds since 1970."},
-            "scope": _TEXT,
+            "scope": TEXT,
         }
     ),
-    "TokenError": _closed(
-        {"errorCode": _NOT_EMPTY, "errorMessage": _NOT_EMPTY, **_ERROR}, optional=("errorCode", "errorMessage", "error_id")
+    "TokenError": closed(
+        {"errorCode": NOT_EMPTY, "errorMessage": NOT_EMPTY, **_ERROR}, optional=("errorCode", "errorMessage", "error_id")
     ),
 }

@@ -16,7 +16,8 @@ from ocelli_api.classifier import CUSTOMER_LABEL, Classifier, ClassifierSpec, Ex
 from ocelli_api.names import customer_key
 from ocelli_api.revision import definition, definition_sources, find_upload_digests
 from ocelli_gateway.auth import Caller
-from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore
+from ocelli_gateway.classifier_errors import ClassifierChangedError, ClassifierNotFoundError
+from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.refusals import UnavailableError
 from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import DEFINITION, ClassifierLocation, is_image_data, is_page

@@ -12,7 +12,8 @@ from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, par
 from ocelli_api.names import build_object_name
 from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_gateway import classifier_store
-from ocelli_gateway.classifier_store import ClassifierNotFoundError, ClassifierStore
+from ocelli_gateway.classifier_errors import ClassifierNotFoundError
+from ocelli_gateway.classifier_store import ClassifierStore
 from tests.gateway_harness.in_memory_cluster import InMemoryCluster
 
 
