@@ -10,6 +10,7 @@ import io
 import json
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,11 @@ def shape_zips(count: int = 24) -> dict[str, bytes]:
     return {name: build_zip(entries) for name, entries in files.items()}
 
 
+def noise_zip(count: int = 12) -> bytes:
+    """Negative examples."""
+    return build_zip({f"noise-{seed}.jpg": draw(None, seed) for seed in range(count)})
+
+
 @dataclass(kw_only=True)
 class TrainedClassifier:
     """A classifier of a stage, and the revisions that it was trained to, the newest first."""
@@ -89,7 +95,9 @@ class TrainedClassifier:
         """Train what the spec says now, in this process, and serve it. Returns the revision."""
         spec = parse_classifier(self.stage.classifier(self.classifier_id)).spec
         revision = spec_revision(spec)
-        outcome = self._run(revision, definition(spec))
+        # The browser's library keeps an event loop running in the thread of the tests.
+        with ThreadPoolExecutor(1) as thread:
+            outcome = thread.submit(self._run, revision, definition(spec)).result()
         assert outcome.succeeded, outcome.message
         entry = {"revision": revision, "trainedAt": outcome.finished_at, "promotedAt": outcome.finished_at}
         self.history.insert(0, entry | _figures(outcome))
