@@ -6,6 +6,7 @@ reads or writes the resource.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -372,6 +373,8 @@ class Classifier:
     annotations: Mapping[str, str]
     spec: ClassifierSpec
     status: ClassifierStatus
+    field_managers: tuple[str, ...] = ()
+    """The programs that wrote its fields, from `metadata.managedFields`."""
 
     @property
     def classifier_id(self) -> str | None:
@@ -419,6 +422,8 @@ def parse_classifier(manifest: Mapping[str, Any]) -> Classifier:
         annotations=metadata.get("annotations") or {},
         spec=parse_spec(manifest["spec"]),
         status=parse_status(manifest.get("status") or {}),
+        # Few programs write many Classifiers.
+        field_managers=tuple(sys.intern(str(entry.get("manager"))) for entry in metadata.get("managedFields") or ()),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from ocelli_api.classifier import CREATED_BY_GATEWAY, CREATED_BY_LABEL, Classifier, Manifest
+from ocelli_api.classifier import CREATED_BY_GATEWAY, CREATED_BY_LABEL, Classifier
 from ocelli_api.conditions import ConditionType, ReadyReason, TrainedReason
 from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle
 from ocelli_api.revision import current_revision
@@ -101,8 +101,8 @@ class Card:
     awaits_approval: str | None = None
 
     @classmethod
-    def of(cls, classifier: Classifier, manifest: Manifest) -> Card:
-        """The card of a Classifier, which is parsed from this object and has an id."""
+    def of(cls, classifier: Classifier) -> Card:
+        """The card of a Classifier, which has an id."""
         status = classifier.status
         created = wire_time(classifier.created_at)
         moments = [status.trained_at, status.retrained_at, *(item.last_transition_time for item in status.conditions)]
@@ -119,7 +119,7 @@ class Card:
             current_revision=current,
             reason=None if ready is None or not ready.reason else ready.reason,
             explanation=_explain(classifier),
-            managed_by=find_manager(manifest),
+            managed_by=find_manager(classifier),
             class_count=len(classifier.spec.classes) or None,
             suspended=classifier.spec.suspend,
             accuracy=_read_accuracy(classifier),
@@ -154,10 +154,9 @@ class Card:
         return {name: value for name, value in body.items() if value is not None}
 
 
-def find_manager(manifest: Manifest) -> Manager | None:
+def find_manager(classifier: Classifier) -> Manager | None:
     """What the Classifier is changed with, as far as its labels, annotations and field managers say."""
-    metadata = manifest["metadata"]
-    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    labels, annotations = classifier.labels, classifier.annotations
     if labels.get(CREATED_BY_LABEL) == CREATED_BY_GATEWAY:
         return Manager.REST
     for mark, manager in _MARKS.items():
@@ -165,7 +164,7 @@ def find_manager(manifest: Manifest) -> Manager | None:
             return manager
     if labels.get("app.kubernetes.io/managed-by") == Manager.HELM:
         return Manager.HELM
-    names = [str(entry.get("manager", "")).lower() for entry in metadata.get("managedFields") or ()]
+    names = [name.lower() for name in classifier.field_managers]
     found = (manager for start, manager in _FIELD_MANAGERS if any(name.startswith(start) for name in names))
     return next(found, None)
 

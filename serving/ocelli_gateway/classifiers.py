@@ -18,7 +18,6 @@ from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.revision import current_revision, definition, find_upload_digests, own_revision
 from ocelli_gateway.auth import Caller
-from ocelli_gateway.cards import Card
 from ocelli_gateway.classifier_errors import ClassifierChangedError, NameTakenError
 from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.definitions import DamagedArtifactError, Definitions
@@ -113,10 +112,6 @@ class Classifiers:
             ClassifierSummary(classifier_id=item.classifier_id, name=item.display_name, status=item.lifecycle) for item in found
         ]
 
-    async def list_cards(self, caller: Caller) -> list[Card]:
-        """The card of every classifier of the caller, oldest first, from the watch cache. Raises ClusterError."""
-        return await self._store.list_cards(caller.namespace)
-
     async def list_verbose(self, caller: Caller) -> list[ClassifierDetails]:
         """The same, with all details.
 
@@ -147,9 +142,13 @@ class Classifiers:
         Raises:
             NotFoundError: there is none.
         """
+        return await self._describe(caller, await self.read_shown(caller, classifier_id))
+
+    async def read_shown(self, caller: Caller, classifier_id: str) -> Classifier:
+        """The Classifier that details show. Raises as `details`."""
         classifier = await self._store.read_polled(caller.namespace, classifier_id)
         await self._let_replicas_follow([BriefClassifier.of(classifier)])
-        return await self._describe(caller, classifier)
+        return classifier
 
     async def check_retrain(self, caller: Caller, classifier_id: str) -> None:
         """Refuse a retrain before its upload is read, where it cannot succeed.

@@ -23,6 +23,7 @@ from ocelli_gateway.fair_slots import FairSlots
 from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.health import HealthCheck
 from ocelli_gateway.metrics import Metrics
+from ocelli_gateway.overview import Overview
 from ocelli_gateway.pixels import PixelReader
 from ocelli_gateway.prediction_client import PredictionClient
 from ocelli_gateway.quotas import RateQuotas
@@ -61,6 +62,7 @@ class Gateway:
     tokens: Tokens
     rates: RateQuotas
     classifiers: Classifiers
+    overview: Overview
     stored_files: StoredFiles
     user_data: UserData
     classification: Classification
@@ -138,19 +140,17 @@ async def running_gateway(
         health = HealthCheck(folder, store, objects, settings.upload_folder)
         for task in (folder.watch(settings.credentials_poll_seconds), keys.keep(), health.watch()):
             resources.callback(asyncio.create_task(task).cancel)
+        classifiers = Classifiers(
+            store, objects, definitions, TenantUsage(store, objects), replica_delay_seconds=settings.replica_delay_seconds
+        )
         yield Gateway(
             metrics=metrics,
             objects=objects,
             admission=Admission(authenticator, rates, settings),
             tokens=tokens,
             rates=rates,
-            classifiers=Classifiers(
-                store,
-                objects,
-                definitions,
-                TenantUsage(store, objects),
-                replica_delay_seconds=settings.replica_delay_seconds,
-            ),
+            classifiers=classifiers,
+            overview=Overview(store, objects, classifiers),
             stored_files=StoredFiles(store, definitions),
             user_data=UserData(store, objects),
             classification=Classification(

@@ -123,7 +123,7 @@ def project_with_card(manifest: Manifest) -> KnownClassifier | None:
     if known is None or known.deleted:
         return known
     try:
-        return replace(known, card=Card.of(parse_manifest(manifest), manifest))
+        return replace(known, card=Card.of(parse_manifest(manifest)))
     except (UnreadableClassifierError, ValueError) as error:
         # Classify still works with it.
         logger.warning("a Classifier has no card: %s", error, extra={"classifier": f"{known.namespace}/{known.name}"})

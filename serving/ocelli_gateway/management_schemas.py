@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from ocelli_api.lifecycle import Lifecycle
 from ocelli_gateway.cards import Manager
 from ocelli_gateway.fields import Schema
+from ocelli_gateway.limits import LIMITS
+from ocelli_gateway.management_fields import REVISION_PATTERN
 from ocelli_gateway.schemas import NOT_EMPTY, SHARE, SUMMARY, TIME, closed, reference
 
-REVISION: Schema = {"type": "string", "pattern": "^[0-9a-f]{10}$"}
+REVISION: Schema = {"type": "string", "pattern": f"^{REVISION_PATTERN}$"}
+SHA256: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 _CARD: dict[str, Schema] = {
     **SUMMARY,
@@ -43,6 +46,9 @@ _CARD_OPTIONAL = (
     "awaits_approval",
 )
 
+_SOURCES: Schema = {"type": "array", "items": reference("Source")}
+_DIFFERENCE: Schema = {"type": "number", "minimum": -1, "maximum": 1}
+
 MANAGEMENT_SCHEMAS: Mapping[str, Schema] = {
     "ShownAccuracy": closed(
         {"value": SHARE, "lower": SHARE, "upper": SHARE, "images": COUNT},
@@ -50,5 +56,81 @@ MANAGEMENT_SCHEMAS: Mapping[str, Schema] = {
         description="Balanced over the classes, with its 95 % confidence interval, and the images that it was measured on.",
     ),
     "Card": closed(_CARD, optional=_CARD_OPTIONAL),
+    "Session": closed(
+        {
+            "user": NOT_EMPTY,
+            "namespace": {**NOT_EMPTY, "description": "Of the caller's classifiers."},
+            "owner": {**NOT_EMPTY, "description": "The same as in the details of v3."},
+            "version": {**NOT_EMPTY, "description": "Of this installation."},
+            "built_ins": {"type": "array", "items": NOT_EMPTY, "description": "Ids of the built-in classifiers that it has."},
+            "limits": closed({name: {"type": "integer", "minimum": 1} for name in LIMITS}),
+            "quota": {
+                "type": "object",
+                "additionalProperties": {"type": "integer", "minimum": 1},
+                "description": "What the caller may have at most; without a quota it is left out.",
+            },
+        }
+    ),
+    "Source": closed(
+        {
+            "url": NOT_EMPTY,
+            "upload": {**SHA256, "description": "SHA-256 of an uploaded zip."},
+            "sha256": {**SHA256, "description": "The required digest of what is at the URL."},
+            "bytes": {**COUNT, "description": "Of the upload."},
+            "round": {"type": "integer", "minimum": 0, "description": "In two classes, the image belongs to the later round."},
+            "erased": {"const": True, "description": "The images were erased, as user data."},
+        },
+        optional=("url", "upload", "sha256", "bytes", "erased"),
+        oneOf=[{"required": ["url"]}, {"required": ["upload"]}],
+    ),
+    "ClassSources": closed({"class": NOT_EMPTY, "sources": _SOURCES}),
+    "Condition": closed(
+        {"type": NOT_EMPTY, "status": NOT_EMPTY, "reason": NOT_EMPTY, "message": NOT_EMPTY, "changed": TIME},
+        optional=("reason", "message", "changed"),
+    ),
+    "RevisionComparison": closed(
+        {
+            "baseline": {**REVISION, "description": "The revision that served when it was trained."},
+            "drop": {**_DIFFERENCE, "description": "How much lower the accuracy is; below 0: it is higher."},
+            "lower": {**_DIFFERENCE, "description": "Lower end of its 95 % interval."},
+            "upper": _DIFFERENCE,
+            "images": {**COUNT, "description": "Images that both were judged on."},
+            "fault": {**NOT_EMPTY, "description": "Why the two cannot be compared."},
+        },
+        optional=("drop", "lower", "upper", "images", "fault"),
+    ),
+    "HistoryEntry": closed(
+        {
+            "revision": REVISION,
+            "trained": TIME,
+            "promoted": {**TIME, "description": "When it first served."},
+            "accuracy": reference("ShownAccuracy"),
+            "comparison": reference("RevisionComparison"),
+            "served": {"type": "boolean"},
+            "current": {"type": "boolean"},
+            "pinned": {"type": "boolean"},
+            "stored": {"type": "boolean", "description": "It still exists, so it can be pinned."},
+        },
+        optional=("promoted", "accuracy", "comparison"),
+    ),
+    "Correction": closed(
+        {"image": SHA256, "class": {"type": "string", "description": "Empty: the image is not used."}},
+    ),
+    "Details": closed(
+        {
+            **_CARD,
+            "classes": {"type": "array", "items": reference("ClassSources")},
+            "negative_sources": _SOURCES,
+            "threshold": {**SHARE, "description": "The one of classify where a request gives none."},
+            "backbone": {**NOT_EMPTY, "description": "The one that was used."},
+            "endpoint": {**NOT_EMPTY, "description": "Address of its inference servers in the cluster."},
+            "conditions": {"type": "array", "items": reference("Condition")},
+            "history": {"type": "array", "items": reference("HistoryEntry"), "description": "Trained revisions, newest first."},
+            "pinned_revision": REVISION,
+            "corrections": {"type": "array", "items": reference("Correction")},
+            "manifest": {**NOT_EMPTY, "description": "YAML of this Classifier as one would commit it."},
+        },
+        optional=(*_CARD_OPTIONAL, "backbone", "endpoint", "pinned_revision"),
+    ),
     "Cards": closed({"classifiers": {"type": "array", "items": reference("Card")}}),
 }

@@ -50,6 +50,7 @@ BILL_OF_MATERIALS = "bom.cdx.json"
 SIGNATURE = "signature.json"
 NETWORK = "network"
 CURVES = "tensorboard"
+ZIP_SUFFIX = ".zip"
 CHECK = "check"
 CHECK_OUTCOME = f"{CHECK}/{OUTCOME}"
 CHECK_REPORT = f"{CHECK}/{REPORT}"
@@ -97,7 +98,13 @@ class ClassifierLocation:
 
     def upload_key(self, sha256: str) -> str:
         """Key of the uploaded zip with that digest (hex)."""
-        return f"{self._prefix(UPLOADS)}/{sha256}.zip"
+        return f"{self._prefix(UPLOADS)}/{sha256}{ZIP_SUFFIX}"
+
+    def find_upload_digest(self, key: str) -> str | None:
+        """The digest of the uploaded zip at a key; None for other keys."""
+        folder, _, file = key.rpartition("/")
+        digest = file.removesuffix(ZIP_SUFFIX)
+        return digest if folder == self.uploads_prefix and digest != file else None
 
     def source_key(self, sha256: str) -> str:
         """Key of the copy of a pinned source with that digest (hex)."""

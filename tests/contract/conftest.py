@@ -1,5 +1,5 @@
 """Fixtures of the gateway's tests."""
 
-from tests.gateway_harness.fixtures import client, gateway, stage
+from tests.gateway_harness.fixtures import client, gateway, management, stage
 
-__all__ = ["client", "gateway", "stage"]
+__all__ = ["client", "gateway", "management", "stage"]

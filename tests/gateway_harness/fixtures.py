@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.gateway_harness.management_client import ManagementClient
 from tests.gateway_harness.stage import GatewayInstance, Stage
 from tests.gateway_harness.v3_client import V3Client, connect
 
@@ -27,3 +28,8 @@ def client(gateway: GatewayInstance, stage: Stage) -> Iterator[V3Client]:
     connected = connect(gateway, stage)
     yield connected
     connected.http.close()
+
+
+@pytest.fixture(scope="module")
+def management(client: V3Client) -> ManagementClient:
+    return ManagementClient(v3=client)
