@@ -30,6 +30,8 @@ LANGUAGE_HEADER = "Ocelli-Language"
 THRESHOLD_HEADER = "Ocelli-Threshold"
 """A thousand classes are 140 KB and take milliseconds on either side, but callers mostly show a few."""
 SCORE_DECIMALS = 6
+DECISION_THRESHOLD = 0.5
+"""The score from which an image counts as a member of a class. Calibration moves each class's best threshold there."""
 LANGUAGES = ("ar", "de", "es", "fr", "it", "ja", "ko", "pt-br", "zh-cn", "zh-tw")
 """Languages of class names, in addition to English."""
 CONNECTIONS_LIMIT = 512

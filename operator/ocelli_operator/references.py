@@ -20,6 +20,7 @@ from ocelli_storage.layout import (
     IMAGE_DATA,
     KINDS,
     TENANTS,
+    THUMBNAILS,
     TRAININGS,
     ClassifierLocation,
 )
@@ -89,7 +90,8 @@ class References:
         if key.kind == ARTIFACTS:
             return key.path[0] in self.revisions
         if key.kind == TRAININGS:
-            for_training = IMAGE_DATA in key.path or key.path[-1].startswith(CHECKPOINT)
+            is_for_people = key.path[-1] == THUMBNAILS
+            for_training = (IMAGE_DATA in key.path and not is_for_people) or key.path[-1].startswith(CHECKPOINT)
             kept = self.trainings if for_training else self.trainings | self.failed
             return any(key.path[:2] == (revision, str(attempt)) for revision, attempt in kept)
         # A zip that was uploaded may also be pinned at an address: its digest is one for both.

@@ -26,9 +26,10 @@ from safetensors import SafetensorError
 from ocelli_api.canonical_json import canonical_bytes, sha256_hex
 from ocelli_api.documents import build_document, parse_fields
 from ocelli_api.export import ArtifactSummary, ExportFormat, ExportPart, PartPlace
+from ocelli_api.prediction import DECISION_THRESHOLD
 from ocelli_api.signing_keys import PublicKey
 from ocelli_model.backbone import Precision
-from ocelli_model.heads import DECISION_THRESHOLD, Heads, Rejection
+from ocelli_model.heads import Heads, Rejection
 from ocelli_model.output_head import OutputHead
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_model.signature import SignatureError, SignedArtifact, Signer, save_signature, verify_stored_signature

@@ -8,8 +8,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-DECISION_THRESHOLD = 0.5
-"""The score from which an image counts as a member of a class. Calibration moves each class's best threshold there."""
 REJECTION_START = 0.98
 """The distance up to which rejection does not change scores; at a distance of 1 it halves them."""
 REJECTION_FLOOR = 0.01

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_api.classifier import Activation
-from ocelli_api.prediction import SCORE_DECIMALS
-from ocelli_model.heads import DECISION_THRESHOLD
+from ocelli_api.prediction import DECISION_THRESHOLD, SCORE_DECIMALS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,7 @@ from ocelli_storage.object_store import (
     StoreQuotaError,
     StoreUnavailableError,
     StoreUnreachableError,
+    check_range,
     collect_chunks,
 )
 
@@ -82,6 +83,18 @@ class EmbeddedStore(ObjectStore):
             return await collect_chunks(key, chunks, size_bytes=response.content_length or 0, limit_bytes=limit_bytes)
 
         return await self._read_whole(_Request(method="GET", verb="read", key=key), read)
+
+    async def get_range(self, key: str, *, offset: int, length: int) -> bytes:
+        if not length:
+            return b""
+
+        async def read(response: ClientResponse) -> bytes:
+            chunks = response.content.iter_chunked(_CHUNK_BYTES)
+            size_bytes = response.content_length or 0
+            return check_range(key, await collect_chunks(key, chunks, size_bytes=size_bytes, limit_bytes=length), length)
+
+        wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
+        return await self._read_whole(_Request(method="GET", verb="read", key=key, headers=wanted), read)
 
     async def open_read(self, key: str, chunk_bytes: int = _CHUNK_BYTES) -> AsyncIterator[bytes]:
         read_bytes, tag = 0, ""

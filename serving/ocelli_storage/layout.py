@@ -6,7 +6,8 @@
     tenants/<namespace>/sources/<classifier id>/<sha256>          copies of pinned sources, if the installation keeps them
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
                                                                   a check before the training adds `check/`: its outcome and its
-                                                                  reports; and `image-data/`: what it read, for the training;
+                                                                  reports; and `image-data/`: thumbnails, and what it read, for
+                                                                  the training;
                                                                   fine-tuning adds `checkpoint.json` and a file that it names
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
@@ -17,8 +18,8 @@
                                                                   computed of single images is below `image-data/`, that of
                                                                   each customer's images in `image-data/customer-<key>/`, so
                                                                   that an erasure deletes files and reads none: the judged
-                                                                  scores, and, for the revision trained last, the feature
-                                                                  cache
+                                                                  scores, thumbnails, and, for the revision trained last,
+                                                                  the feature cache
     installation/owner.json                                       the installation that the store belongs to
     installation/orphans/<installation>.json                      orphans that its sweep has found, and since when
     installation/deletions/<installation>.json                    deleted Classifiers whose objects are pending deletion
@@ -60,6 +61,7 @@ CHECK_PAGE = f"{CHECK}/{REPORT_PAGE}"
 CHECKPOINT = "checkpoint"
 """What the names of the files of checkpoints begin with."""
 IMAGE_DATA = "image-data"
+THUMBNAILS = "thumbnails.safetensors"
 INSTALLATION = "installation"
 OWNER = "owner.json"
 ORPHANS = "orphans"
@@ -131,6 +133,14 @@ class ClassifierLocation:
     def artifact_key(self, revision: str, file: str) -> str:
         """Key of a file of the artifact of a revision."""
         return f"{self._prefix(ARTIFACTS)}/{revision}/{file}"
+
+    def revision_prefix(self, revision: str) -> str:
+        """Prefix of everything that is stored with the artifact of a revision."""
+        return f"{self._prefix(ARTIFACTS)}/{revision}"
+
+    def training_prefix(self, revision: str) -> str:
+        """Prefix of the documents of all attempts at a revision."""
+        return f"{self._prefix(TRAININGS)}/{revision}"
 
     def definition_key(self, revision: str) -> str:
         """Key of the definition of a learned revision: classes, sources and recipe, without erased sources."""

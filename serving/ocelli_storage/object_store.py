@@ -82,6 +82,15 @@ class ObjectStore(ABC):
         """
 
     @abstractmethod
+    async def get_range(self, key: str, *, offset: int, length: int) -> bytes:
+        """`length` bytes of an object from an offset. The object must have them all.
+
+        Raises:
+            ObjectNotFoundError: see there.
+            StoreUnavailableError: see there; or the object is shorter.
+        """
+
+    @abstractmethod
     def open_read(self, key: str, chunk_bytes: int = 1024 * 1024) -> AsyncIterator[bytes]:
         """The bytes of an object in chunks, never all in memory.
 
@@ -128,6 +137,13 @@ class ObjectStore(ABC):
         for item in objects:
             await self.delete(item.key)
         return len(objects)
+
+
+def check_range(key: str, data: bytes, length: int) -> bytes:
+    """The bytes of a range, for implementations of `ObjectStore.get_range`. Raises StoreUnavailableError."""
+    if len(data) != length:
+        raise StoreUnavailableError(f"object store: {key!r} ends before the range that was requested; read it again")
+    return data
 
 
 async def collect_chunks(key: str, chunks: AsyncIterator[bytes], *, size_bytes: int, limit_bytes: int) -> bytes:

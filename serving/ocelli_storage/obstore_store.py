@@ -27,6 +27,7 @@ from ocelli_storage.object_store import (
     StoredObject,
     StoreUnavailableError,
     StoreUnreachableError,
+    check_range,
     collect_chunks,
 )
 
@@ -100,6 +101,12 @@ class ObstoreStore(ObjectStore):
             result = await obstore.get_async(self._store, key)
             chunks = (bytes(chunk) async for chunk in result.stream(min_chunk_size=_CHUNK_BYTES))
             return await collect_chunks(key, chunks, size_bytes=result.meta["size"], limit_bytes=limit_bytes)
+
+    async def get_range(self, key: str, *, offset: int, length: int) -> bytes:
+        if not length:
+            return b""
+        with _errors("read", key):
+            return check_range(key, bytes(await obstore.get_range_async(self._store, key, start=offset, length=length)), length)
 
     async def open_read(self, key: str, chunk_bytes: int = _CHUNK_BYTES) -> AsyncIterator[bytes]:
         with _errors("read", key):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ocelli_model.heads import DECISION_THRESHOLD
-from ocelli_training.judged import NEGATIVE, Judged
+from ocelli_api.prediction import DECISION_THRESHOLD
+from ocelli_storage.judged import NEGATIVE, Judged
 
 RESAMPLES = 4000
 """The ends of the interval vary by about 2 % of its length from one seed to another."""

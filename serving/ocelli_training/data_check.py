@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from ocelli_api.classifier import Accelerator, ClassifierSpec, parse_spec
@@ -21,7 +22,7 @@ from ocelli_api.times import format_time
 from ocelli_model.backbone import load_backbone_metadata
 from ocelli_model.engine import Engine
 from ocelli_model.preprocessing import Preprocessing
-from ocelli_storage.layout import CHECK_PAGE, CHECK_REPORT, is_image_data
+from ocelli_storage.layout import CHECK_PAGE, CHECK_REPORT, THUMBNAILS, is_image_data
 from ocelli_storage.object_store import ObjectStore
 from ocelli_storage.thumbnails import erase_thumbnails
 from ocelli_training.backbone_choice import AUTO, choose_backbone
@@ -41,7 +42,7 @@ from ocelli_training.report import render_check_page
 from ocelli_training.revision_store import RevisionStore
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.suspicion import search_suspicious
-from ocelli_training.thumbnails import build_thumbnails
+from ocelli_training.thumbnails import Thumbnails, ThumbnailSource
 
 FORMAT_VERSION = 1
 SOURCE_FAULTS_LIMIT = 50
@@ -67,6 +68,7 @@ class _Findings:
     report: DataReport
     faults: Sequence[str]
     data: Data
+    thumbnails: Thumbnails
 
 
 class DataCheck:
@@ -116,6 +118,7 @@ class DataCheck:
                 await self._store_report(findings)
                 if faults is None:
                     await self._store_checked(definition, findings.data, pixels, preprocessing)
+                await self._store_thumbnails(findings.thumbnails)
                 await self._delete_erased()
         finally:
             loading.cancel()
@@ -162,7 +165,13 @@ class DataCheck:
             corrections=data.count_corrections(definition.corrections),
             input_side_pixels=min(height, width),
         )
-        return _Findings(report=report, faults=_find_faults(data, dataset, test_set), data=data)
+        source = ThumbnailSource(find_pixels=data.find_pixels, threads=threads)
+        return _Findings(
+            report=report,
+            faults=_find_faults(data, dataset, test_set),
+            data=data,
+            thumbnails=source.make(report.shown_images(), dataset.examples),
+        )
 
     async def _store_report(self, findings: _Findings) -> None:
         settings, report = self._settings, findings.report
@@ -178,9 +187,7 @@ class DataCheck:
             "data": report.to_json(),
         }
         erased = find_erased_customers(await self._revision.load_definition())
-        examples = report.dataset.examples
-        thumbnails = build_thumbnails(report.shown_images(), examples, findings.data.find_pixels, erased)
-        page = render_check_page(document, thumbnails)
+        page = render_check_page(document, findings.thumbnails.build_lines(erased))
         await self._store.put(self._key(CHECK_REPORT), json.dumps(document, ensure_ascii=False, indent=1).encode())
         await self._store.put(self._key(CHECK_PAGE), page.encode())
 
@@ -197,6 +204,12 @@ class DataCheck:
         checked = data.checked(definition)
         stored = await save_checked(settings, self._store, self._scratch, checked, pixels, preprocessing, erased)
         logger.info("checked_images.stored", extra={"images": len(data.numbers) if stored else 0})
+
+    async def _store_thumbnails(self, thumbnails: Thumbnails) -> None:
+        """After the images, which a training needs: both must fit the namespace's quota."""
+        settings = self._settings
+        key_of = partial(settings.location.checked_key, settings.revision, settings.attempt, file=THUMBNAILS)
+        await thumbnails.save(self._store, key_of, find_erased_customers(await self._revision.load_definition()))
 
     async def _delete_erased(self) -> None:
         """Delete what was stored of customers who were erased meanwhile: an erasure changes the definition first."""

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_api.documents import build_document, named
-from ocelli_model.heads import DECISION_THRESHOLD
+from ocelli_api.prediction import DECISION_THRESHOLD
+from ocelli_storage.judged import NEGATIVE, predict_classes
 from ocelli_training.fit import Fit
 
 CALIBRATION_BINS = 10
@@ -143,7 +144,8 @@ def evaluate(
     best, highest = scores.argmax(axis=1), scores.max(axis=1)
     of_class = np.asarray(membership.any(axis=1))
     has_negatives = learned_negatives or not bool(of_class.all())
-    predicted = np.where(highest < DECISION_THRESHOLD, nothing, best) if has_negatives else best
+    predicted = predict_classes(scores, has_negatives=has_negatives)
+    predicted[predicted == NEGATIVE] = nothing
     actual = np.where(of_class, membership.argmax(axis=1), nothing)
     # An image of several classes counts for the predicted one.
     right = np.concatenate([membership, ~of_class[:, np.newaxis]], axis=1)[np.arange(len(scores)), predicted]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ocelli_model.heads import DECISION_THRESHOLD
+from ocelli_api.prediction import DECISION_THRESHOLD
 
 _LEAST_SCORE = np.float32(1e-6)
 _TOLERANCE = 1e-6

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ocelli_api.classifier import parse_spec
@@ -20,16 +21,25 @@ from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_a
 from ocelli_model.backbone import BackboneMetadata, save_backbone
 from ocelli_model.signature import Signer, SigningKeyError
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, BILL_OF_MATERIALS, DEFINITION, REPORT, REPORT_PAGE, is_image_data
+from ocelli_storage.judged import Judged, save_judged
+from ocelli_storage.layout import (
+    ARTIFACT_METADATA,
+    BILL_OF_MATERIALS,
+    DEFINITION,
+    REPORT,
+    REPORT_PAGE,
+    THUMBNAILS,
+    is_image_data,
+)
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 from ocelli_storage.thumbnails import erase_thumbnails
 from ocelli_training.feature_cache import FeatureCache
 from ocelli_training.image_data import find_erased_customers
-from ocelli_training.judged import Judged, save_judged
 from ocelli_training.learned import OwnNetwork
 from ocelli_training.provenance import Provenance
 from ocelli_training.report import Report, render_page
 from ocelli_training.settings import TrainerSettings
+from ocelli_training.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from ocelli_training.pretrained import PretrainedClassifier
@@ -50,8 +60,7 @@ class Results:
     judged: Mapping[str | None, Judged]
     """By customer, see `split_by_customer`."""
     report: Report
-    build_thumbnails: Callable[[Collection[str]], Mapping[str, str]]
-    """The thumbnails of the report's page, see `thumbnails.build_thumbnails`, without those of erased customers (by key)."""
+    thumbnails: Thumbnails
     artifact: Artifact
     provenance: Provenance
     features: FeatureCache
@@ -98,7 +107,7 @@ class RevisionStore:
     async def save(self, results: Results) -> None:
         """Save the results. Once `artifact.json` exists, the revision counts as trained.
 
-        The feature cache is last: a revision is complete without it, and it must not use up a quota.
+        Thumbnails and the feature cache are last: a revision is complete without them, and they must not use up a quota.
         """
         report = results.report.to_json()
         erased = find_erased_customers(await self._save_definition())
@@ -110,6 +119,8 @@ class RevisionStore:
         if results.network is not None:
             await self._save_network(results.network.metadata, results.network.files)
         await self._save_artifact(results.artifact, {name: report["data"][f"{name}Count"] for name in _COUNTED})
+        key_of = partial(self._location.image_data_key, self._revision, file=THUMBNAILS)
+        await results.thumbnails.save(self._store, key_of, erased)
         await results.features.save(self._revision, erased)
         await self.delete_erased()
 
@@ -152,7 +163,7 @@ class RevisionStore:
 
 
 def _build_page(report: Mapping[str, Any], results: Results, erased: Collection[str]) -> bytes:
-    return render_page(report, results.build_thumbnails(erased)).encode()
+    return render_page(report, results.thumbnails.build_lines(erased)).encode()
 
 
 def _load_signer(settings: TrainerSettings) -> Signer | None:

@@ -22,11 +22,11 @@ from ocelli_model.backbone import Backbone, BackboneError, BackboneMetadata, Pre
 from ocelli_model.engine import load_engine
 from ocelli_model.heads import Heads
 from ocelli_model.preprocessing import Preprocessing
+from ocelli_storage.judged import Judged, JudgedError, load_judged
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.comparison import NotComparableError, add_unseen, find_unseen, measure_drop
 from ocelli_training.features import PRECISION, compute_features
-from ocelli_training.judged import Judged, JudgedError, load_judged
 from ocelli_training.pixel_file import PixelFile
 
 logger = logging.getLogger(__name__)

@@ -22,8 +22,7 @@ from ocelli_training.backbone_choice import BackboneChoice, BackboneNotInstalled
 from ocelli_training.checked_images import delete_checked
 from ocelli_training.data_report import DataReport
 from ocelli_training.features import PRECISION
-from ocelli_training.judged import split_by_customer
-from ocelli_training.judgement import judge_learned
+from ocelli_training.judgement import judge_learned, split_by_customer
 from ocelli_training.learned import NOT_TUNED, TUNED
 from ocelli_training.learner import Learner
 from ocelli_training.pixel_file import PixelFile
@@ -34,7 +33,7 @@ from ocelli_training.revision_store import Results, RevisionStore
 from ocelli_training.served_baseline import compare_stored, needs_pixels
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
-from ocelli_training.thumbnails import build_thumbnails
+from ocelli_training.thumbnails import ThumbnailSource, load_thumbnails
 from ocelli_training.trainer_environment import observe_trainer_environment
 from ocelli_training.training_data import DataReader
 
@@ -153,11 +152,16 @@ class Training:
             engine=data.engine_name,
             made_at=format_time(datetime.now(UTC), timespec="seconds"),
         )
-        shown = list(report.data.shown_images(image.sha256 for image in judgement.evaluation.misclassified))
+        source = ThumbnailSource(
+            find_pixels=data.find_pixels,
+            threads=settings.cpu_count,
+            known=await load_thumbnails(self._store, settings.location),
+        )
+        shown = report.data.shown_images(image.sha256 for image in judgement.evaluation.misclassified)
         results = Results(
             judged=split_by_customer(judgement.judged, [example.customer for example in data.judged_examples]),
             report=report,
-            build_thumbnails=partial(build_thumbnails, shown, data.judged_examples, data.find_pixels),
+            thumbnails=await asyncio.to_thread(source.make, shown, data.judged_examples),
             artifact=artifact,
             provenance=provenance,
             features=self._data.cache,

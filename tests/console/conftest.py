@@ -1,4 +1,4 @@
-"""One gateway and one browser for all tests of the console; each test has a window and classifiers of its own."""
+"""One gateway, one browser and one trained classifier for all tests of the console; each test has a window of its own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from tests.console.browser import MISSING, find_browser, running_browser
+from tests.console.trained import TrainedClassifier, noise_zip, shape_zips
 from tests.console.window import Window, open_window
 from tests.gateway_harness.stage import GatewayInstance, Stage
 from tests.gateway_harness.v3_client import V3Client, connect
@@ -26,27 +27,39 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def console_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    built = Stage(folder=tmp_path_factory.mktemp("console"))
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    built = Stage(folder=tmp_path_factory.mktemp("console") / "stage")
     yield built
     built.close()
 
 
 @pytest.fixture(scope="session")
-def console_gateway(console_stage: Stage) -> GatewayInstance:
-    return console_stage.start_gateway()
+def gateway(stage: Stage) -> GatewayInstance:
+    return stage.start_gateway()
 
 
 @pytest.fixture(scope="session")
-def console_client(console_gateway: GatewayInstance, console_stage: Stage) -> Iterator[V3Client]:
-    connected = connect(console_gateway, console_stage)
+def client(gateway: GatewayInstance, stage: Stage) -> Iterator[V3Client]:
+    connected = connect(gateway, stage)
     yield connected
     connected.http.close()
 
 
+@pytest.fixture(scope="session")
+def shapes(client: V3Client) -> TrainedClassifier:
+    return TrainedClassifier.create(client, "Shapes", shape_zips(), noise_zip())
+
+
 @pytest.fixture
-def window(browser: Browser, console_gateway: GatewayInstance) -> Iterator[Window]:
+def window(browser: Browser, gateway: GatewayInstance) -> Iterator[Window]:
     """A window with nobody logged in. At the end nothing may have failed in the page, nor been asked of another host."""
-    with open_window(browser, console_gateway.address) as opened:
+    with open_window(browser, gateway.address) as opened:
         yield opened
         assert opened.faults == []
+
+
+@pytest.fixture
+def page(window: Window) -> Page:
+    """The page of a window in which anna has logged in."""
+    window.log_in()
+    return window.page

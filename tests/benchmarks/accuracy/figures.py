@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocelli_model.heads import DECISION_THRESHOLD
+from ocelli_api.prediction import DECISION_THRESHOLD
 from tests.benchmarks.accuracy.splits import Rows
 
 Scores = NDArray[np.floating[Any]]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError, StoreUnavailableError
 
 T = TypeVar("T")
 
@@ -66,6 +66,18 @@ class StorePromises:
             run(store.get("tenants/a/x.bin", limit_bytes=65_536))
         assert (caught.value.key, caught.value.size_bytes, caught.value.limit_bytes) == ("tenants/a/x.bin", len(LARGE), 65_536)
 
+    def test_a_part_of_an_object_can_be_read(self, store: ObjectStore) -> None:
+        run(store.put("tenants/a/x.bin", b"0123456789"))
+        assert run(store.get_range("tenants/a/x.bin", offset=3, length=4)) == b"3456"
+        assert run(store.get_range("tenants/a/x.bin", offset=0, length=10)) == b"0123456789"
+        assert run(store.get_range("tenants/a/x.bin", offset=5, length=0)) == b""
+
+    @pytest.mark.parametrize("offset", [8, 10, 50])
+    def test_a_part_that_an_object_does_not_have_is_an_error(self, store: ObjectStore, offset: int) -> None:
+        run(store.put("tenants/a/x.bin", b"0123456789"))
+        with pytest.raises(StoreUnavailableError, match=r"tenants/a/x\.bin"):
+            run(store.get_range("tenants/a/x.bin", offset=offset, length=4))
+
     @pytest.mark.parametrize("name", ["missing", "."])
     def test_an_unreadable_local_file_is_not_an_error_of_the_store(self, store: ObjectStore, tmp_path: Path, name: str) -> None:
         with pytest.raises(OSError, match=r"No such file|s a directory"):
@@ -97,6 +109,7 @@ class StorePromises:
         "read",
         [
             pytest.param(lambda store, key: store.get(key, limit_bytes=LIMIT_BYTES), id="get"),
+            pytest.param(lambda store, key: store.get_range(key, offset=0, length=4), id="get_range"),
             pytest.param(lambda store, key: store.size_of(key), id="size_of"),
             pytest.param(lambda store, key: read_all(store.open_read(key)), id="open_read"),
         ],

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ocelli_storage.judged import NEGATIVE, Judged
 from ocelli_training.comparison import NotComparableError, add_unseen, find_unseen, measure_drop
-from ocelli_training.judged import NEGATIVE, Judged
 
 Answer = tuple[str, str | None, str | None]
 """An image's name, its actual class, and the predicted one; None: none of the classes."""

@@ -14,7 +14,7 @@ import pytest
 from ocelli_api.names import customer_key
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION
 from ocelli_storage.object_store import StoreQuotaError
-from ocelli_training import feature_cache, training, training_data
+from ocelli_training import feature_cache, thumbnails, training, training_data
 from ocelli_training.feature_cache import (
     FEATURES,
     TEST_FEATURES,
@@ -28,6 +28,7 @@ from ocelli_training.feature_cache import (
 from ocelli_training.fit import View
 from ocelli_training.judgement import judge_learned
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS
+from ocelli_training.thumbnails import load_thumbnails
 from ocelli_training.training_data import TrainingData
 from tests.unit.training.conftest import Trainer
 
@@ -194,6 +195,17 @@ def test_the_report_shows_cached_images_to_look_at(retrain: Retrain) -> None:
     # All 34 examples are smaller than what the network takes.
     shown = {line for line in retrain.trainer.report_page.splitlines() if line.startswith('<img class="thumbnail"')}
     assert len(shown) == 34
+
+
+def test_a_retrain_reuses_the_thumbnails_of_cached_images(retrain: Retrain, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = asyncio.run(load_thumbnails(retrain.trainer.store, retrain.trainer.location))
+    encoded: list[int] = []
+    encode = thumbnails.encode_thumbnail
+    monkeypatch.setattr(thumbnails, "encode_thumbnail", lambda pixels: (encoded.append(1), encode(pixels))[1])
+    retrain.run()
+    after = asyncio.run(load_thumbnails(retrain.trainer.store, retrain.trainer.location))
+    assert len(encoded) == len(after) - len(before) == 10
+    assert before.items() <= after.items()
 
 
 def test_a_training_after_a_check_computes_new_images_only(retrain: Retrain) -> None:

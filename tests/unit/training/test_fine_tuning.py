@@ -29,8 +29,8 @@ from ocelli_model.backbones.families import DEFAULT_BACKBONE
 from ocelli_model.engine import TorchEngine, load_engine
 from ocelli_model.heads import Heads
 from ocelli_model.preprocessing import decode_image
+from ocelli_storage.judged import load_judged
 from ocelli_training import fine_tuning
-from ocelli_training.judged import load_judged
 from ocelli_training.tuning_checkpoint import POINTER
 from ocelli_training.tuning_recipe import StoppingScores
 from tests.unit.training.conftest import MakeExampleZip, MakeImage, Trainer

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from ocelli_storage.judged import JUDGED, Judged, JudgedError, load_judged, save_judged
 from ocelli_storage.layout import ClassifierLocation, is_image_data
 from ocelli_storage.object_store import ObjectStore
 from ocelli_storage.store_url import open_store
-from ocelli_training.judged import JUDGED, Judged, JudgedError, load_judged, save_judged, split_by_customer
+from ocelli_training.judgement import split_by_customer
 
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
 REVISION = "0123456789"

@@ -15,8 +15,8 @@ from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason, parse_terminati
 from ocelli_api.pods import Environment
 from ocelli_model.artifact import load_artifact, save_artifact
 from ocelli_model.heads import Heads
+from ocelli_storage.judged import JUDGED, load_judged, save_judged
 from ocelli_storage.layout import DEFINITION
-from ocelli_training.judged import JUDGED, load_judged, save_judged
 from tests.unit.training.conftest import Trainer
 from tests.unit.training.made_pictures import save, textured
 

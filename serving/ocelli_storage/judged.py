@@ -1,7 +1,8 @@
 """Judged scores: what each image scored with heads that did not learn from it, by the SHA-256 of its bytes.
 
 They are stored next to the artifact, outside its digest, so that a later revision can be compared with this one on the same
-images. Each customer's images have a file of their own, see `image_data`.
+images, and people can see them. Each customer's images have a file of their own. Pods of tenants can write these files, so
+their sizes are bounded and nothing in them is trusted.
 
 Tensors: `digests` uint8[N, 32]; `scores` float32[N, C]; `actual` int32[N], the class or -1 for a negative example; `groups`
 int32[N], equal for near duplicates; `tested` uint8[N], 1 for images of the Classifier's own test set. Metadata: the classes,
@@ -10,6 +11,7 @@ and how many images the revision learned from in all files together.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,20 +22,23 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from ocelli_api.classifier import CLASSES_LIMIT
+from ocelli_api.prediction import DECISION_THRESHOLD
 from ocelli_storage.archives import MEGABYTE
 from ocelli_storage.layout import ClassifierLocation
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
-from ocelli_training.dataset import Dataset
-from ocelli_training.fit import Fit
-from ocelli_training.image_data import rows_by_customer
-from ocelli_training.own_test_set import TestImages
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError, StoredObject
 
 JUDGED = "judged.safetensors"
 FORMAT_VERSION = "1"
 NEGATIVE = -1
 """`actual` of a negative example. As an index it means the last entry."""
 LIMIT_BYTES = 256 * MEGABYTE
-"""50,000 images with 500 scores each take 100 MB."""
+"""Of all files of a revision. 50,000 images with 500 scores each take 100 MB."""
+_HEADER_LIMIT_BYTES = MEGABYTE
+"""500 class names of 128 characters take a quarter of it. Parsed JSON takes up to 30 times as much memory."""
+
+_DIGEST_BYTES = 32
+_KINDS = {"digests": np.uint8, "scores": np.float32, "actual": np.int32, "groups": np.int32, "tested": np.uint8}
 
 _DAMAGED = (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
 """What reading a file can raise. Pods of the tenant can write any content."""
@@ -65,17 +70,27 @@ class Judged:
 
     def __post_init__(self) -> None:
         count = len(self.digests)
+        if not 0 < len(self.class_names) <= CLASSES_LIMIT:
+            raise ValueError(f"it has {len(self.class_names)} classes; the limit is {CLASSES_LIMIT}")
         if self.scores.shape != (count, len(self.class_names)) or any(
             array.shape != (count,) for array in (self.actual, self.groups, self.tested)
         ):
             raise ValueError("the shapes of its arrays do not match")
-        if not np.isfinite(self.scores).all() or (self.actual < NEGATIVE).any() or (self.actual >= len(self.class_names)).any():
-            raise ValueError("it contains invalid numbers")
+        # Not a number is neither.
+        if not ((self.scores >= 0) & (self.scores <= 1)).all():
+            raise ValueError("it contains invalid scores")
+        if (self.actual < NEGATIVE).any() or (self.actual >= len(self.class_names)).any():
+            raise ValueError("it contains invalid classes")
 
     @property
     def is_complete(self) -> bool:
         """Whether every image that the revision learned from is here."""
         return int((~self.tested).sum()) == self.learned_count
+
+    @property
+    def predicted(self) -> NDArray[np.intp]:
+        """intp[N]: see `predict_classes`."""
+        return predict_classes(self.scores, has_negatives=self.has_negatives)
 
     def take(self, rows: NDArray[np.intp]) -> Judged:
         """Some of the images, by their rows."""
@@ -91,37 +106,15 @@ class Judged:
         )
 
 
-def judge(fit: Fit, dataset: Dataset, groups: NDArray[np.intp], test: TestImages | None) -> Judged:
-    """The judged scores of a training: out of fold for every example, then by the served heads for the test set.
+def predict_classes(scores: NDArray[np.float32], *, has_negatives: bool) -> NDArray[np.intp]:
+    """The predicted class of each image, intp[N], from its scores float32[N, C]: the one with the highest score.
 
-    `groups` of near duplicates of the examples are intp[N].
+    If negative examples were learned or judged, a highest score below 0.5 means none of the classes: `NEGATIVE`.
     """
-    examples, scores = dataset.examples, fit.scores
-    if test is not None:
-        examples = (*examples, *test.test_set.examples)
-        scores = np.concatenate([scores, fit.heads.scores(test.features)])
-        groups = np.concatenate([groups, test.groups])
-    actual = np.array([example.set_index for example in examples], dtype=np.int32)
-    # The negative examples are the set after those of the classes.
-    actual[actual == len(dataset.class_names)] = NEGATIVE
-    return Judged(
-        class_names=dataset.class_names,
-        has_negatives=bool((actual == NEGATIVE).any()),
-        digests=tuple(example.digest for example in examples),
-        scores=scores.astype(np.float32),
-        actual=actual,
-        groups=groups.astype(np.int32),
-        tested=np.arange(len(examples)) >= len(dataset.examples),
-        learned_count=len(dataset.examples),
-    )
-
-
-def split_by_customer(judged: Judged, customers: Sequence[str | None]) -> Mapping[str | None, Judged]:
-    """The judged scores of each customer's images; at None those of all images without a customer.
-
-    `customers` are the keys of the images' customers.
-    """
-    return {customer: judged.take(rows) for customer, rows in rows_by_customer(customers).items()}
+    best = scores.argmax(axis=1)
+    if not has_negatives:
+        return best
+    return np.where(scores.max(axis=1) < DECISION_THRESHOLD, NEGATIVE, best)
 
 
 async def save_judged(
@@ -140,26 +133,38 @@ async def load_judged(store: ObjectStore, location: ClassifierLocation, revision
         JudgedError: there are none, or they cannot be used.
         StoreUnavailableError: see there.
     """
-    objects = await store.list_objects(location.image_data_prefix(revision))
-    keys = sorted(item.key for item in objects if item.key.endswith(f"/{JUDGED}"))
+    return await read_judged(store, revision, await store.list_objects(location.image_data_prefix(revision)))
+
+
+async def read_judged(
+    store: ObjectStore, revision: str, objects: Sequence[StoredObject], *, limit_bytes: int = LIMIT_BYTES
+) -> Judged:
+    """The judged scores in these objects of a revision, at most `limit_bytes` of them; other objects are left out.
+
+    Raises: as `load_judged`.
+    """
+    files = sorted((item for item in objects if is_judged(item.key)), key=lambda item: item.key)
+    if sum(item.size_bytes for item in files) > limit_bytes:
+        raise JudgedError(f"revision {revision} has more than {limit_bytes:,} bytes of stored scores")
     parts = []
-    for key in keys:
+    for item in files:
         try:
-            parts.append(_parse_file(await store.get(key, limit_bytes=LIMIT_BYTES)))
+            # The listed size was counted, so it is the limit.
+            content = await store.get(item.key, limit_bytes=item.size_bytes)
+            parts.append(await asyncio.to_thread(_parse_file, content))
         except ObjectNotFoundError:
             # It was erased since the listing.
             continue
-        except ObjectTooLargeError as error:
-            raise JudgedError(f"revision {revision} has too many stored scores") from error
-        except _DAMAGED as error:
+        except (ObjectTooLargeError, *_DAMAGED) as error:
             raise JudgedError(f"the stored scores of revision {revision} are damaged") from error
     if not parts:
         raise JudgedError(
             f"revision {revision} has no stored scores, because an earlier release trained it or its examples were erased"
         )
     first = parts[0]
-    shared = {(part.class_names, part.has_negatives, part.learned_count) for part in parts}
-    if len(shared) != 1:
+    if {(part.class_names, part.has_negatives, part.learned_count) for part in parts} != {
+        (first.class_names, first.has_negatives, first.learned_count)
+    }:
         raise JudgedError(f"the stored scores of revision {revision} are damaged")
     return Judged(
         class_names=first.class_names,
@@ -171,6 +176,11 @@ async def load_judged(store: ObjectStore, location: ClassifierLocation, revision
         tested=np.concatenate([part.tested for part in parts]),
         learned_count=first.learned_count,
     )
+
+
+def is_judged(key: str) -> bool:
+    """Whether a key of a revision is that of judged scores."""
+    return key.endswith(f"/{JUDGED}")
 
 
 def _build_file(judged: Judged) -> bytes:
@@ -193,19 +203,27 @@ def _build_file(judged: Judged) -> bytes:
 
 def _parse_file(content: bytes) -> Judged:
     """Raises one of `_DAMAGED`."""
-    tensors = safetensors.numpy.load(content)
-    # The library returns no metadata. By its format, the JSON header follows its length in 8 bytes.
-    facts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    # By the format, the JSON header follows its length in 8 bytes.
+    header_bytes = int.from_bytes(content[:8], "little")
+    if header_bytes > _HEADER_LIMIT_BYTES:
+        raise ValueError(f"its header has {header_bytes:,} bytes")
+    # The library returns no metadata.
+    facts = json.loads(content[8 : 8 + header_bytes])["__metadata__"]
     if facts["formatVersion"] != FORMAT_VERSION:
         raise ValueError(f"its format version is {facts['formatVersion']}")
-    digests = tensors["digests"].astype(np.uint8)
+    tensors = safetensors.numpy.load(content)
+    if any(tensors[name].dtype != kind for name, kind in _KINDS.items()):
+        raise ValueError("a tensor has another type")
+    digests = tensors["digests"]
+    if digests.ndim != 2 or digests.shape[1] != _DIGEST_BYTES:
+        raise ValueError("its digests have another length")
     return Judged(
         class_names=tuple(str(name) for name in json.loads(facts["classes"])),
         has_negatives=bool(json.loads(facts["hasNegatives"])),
         digests=tuple(row.tobytes().hex() for row in digests),
-        scores=tensors["scores"].astype(np.float32),
-        actual=tensors["actual"].astype(np.int32),
-        groups=tensors["groups"].astype(np.int32),
+        scores=tensors["scores"],
+        actual=tensors["actual"],
+        groups=tensors["groups"],
         tested=tensors["tested"].astype(np.bool_),
         learned_count=int(json.loads(facts["learnedImages"])),
     )
