@@ -29,7 +29,9 @@ from ocelli_gateway.overview import Overview
 from ocelli_gateway.pending_uploads import PendingUploads
 from ocelli_gateway.pixels import PixelReader
 from ocelli_gateway.prediction_client import PredictionClient
+from ocelli_gateway.quality import Quality
 from ocelli_gateway.quotas import RateQuotas
+from ocelli_gateway.revision_files import CONCURRENT_READS, RevisionFiles
 from ocelli_gateway.settings import GatewaySettings
 from ocelli_gateway.stored_files import StoredFiles
 from ocelli_gateway.tenant_usage import TenantUsage
@@ -69,6 +71,7 @@ class Gateway:
     changes: Changes
     pending_uploads: PendingUploads
     example_changes: ExampleChanges
+    quality: Quality
     stored_files: StoredFiles
     user_data: UserData
     classification: Classification
@@ -151,6 +154,7 @@ async def running_gateway(
         classifiers = Classifiers(store, objects, definitions, usage, replica_delay_seconds=delay_seconds)
         changes = Changes(store, objects, replica_delay_seconds=delay_seconds)
         pending_uploads = PendingUploads(store, objects, usage)
+        report_reads = build_slots("reports are being read", CONCURRENT_READS, waiting_limit)
         yield Gateway(
             metrics=metrics,
             objects=objects,
@@ -162,6 +166,7 @@ async def running_gateway(
             changes=changes,
             pending_uploads=pending_uploads,
             example_changes=ExampleChanges(store, definitions, changes, pending_uploads, usage),
+            quality=Quality(store, RevisionFiles(objects, report_reads)),
             stored_files=StoredFiles(store, definitions),
             user_data=UserData(store, objects),
             classification=Classification(
