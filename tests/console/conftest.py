@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -45,14 +45,24 @@ def shapes(client: V3Client) -> TrainedClassifier:
     return TrainedClassifier.create(client, "Shapes", shape_zips(), noise_zip())
 
 
+@pytest.fixture(scope="session")
+def log_in() -> Callable[[Page], None]:
+    """Fill in the form of the log-in."""
+
+    def fill(page: Page) -> None:
+        page.get_by_label("User name").fill(USER)
+        page.get_by_role("textbox", name="Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("button", name="Log out").wait_for()
+
+    return fill
+
+
 @pytest.fixture
-def page(browser: Browser, gateway: GatewayInstance) -> Iterator[Page]:
+def page(browser: Browser, gateway: GatewayInstance, log_in: Callable[[Page], None]) -> Iterator[Page]:
     context = browser.new_context()
     page = context.new_page()
     page.goto(f"{gateway.address}/console/")
-    page.get_by_label("User name").fill(USER)
-    page.get_by_role("textbox", name="Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
-    page.get_by_role("heading", name="Classifiers").wait_for()
+    log_in(page)
     yield page
     context.close()
