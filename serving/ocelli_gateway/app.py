@@ -15,6 +15,7 @@ from ocelli_gateway.handlers import Handlers
 from ocelli_gateway.health import Health
 from ocelli_gateway.http_protocol import LIVE_PATH
 from ocelli_gateway.management_handlers import ManagementHandlers
+from ocelli_gateway.quality_handlers import QualityHandlers
 from ocelli_gateway.refusals import UnavailableError
 from ocelli_gateway.routing import Router
 from ocelli_http.metrics import metrics_route
@@ -23,7 +24,11 @@ from ocelli_http.metrics import metrics_route
 def build_app(gateway: Gateway) -> ASGIApp:
     """The application of the API."""
     handlers = Handlers(gateway)
-    by_operation = {**handlers.by_operation, **ManagementHandlers(gateway).by_operation}
+    by_operation = {
+        **handlers.by_operation,
+        **ManagementHandlers(gateway).by_operation,
+        **QualityHandlers(gateway).by_operation,
+    }
     router = Router(gateway.admission.authenticate, by_operation, handlers.open)
     return ContractMiddleware(router, gateway.metrics)
 

@@ -14,19 +14,24 @@ from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import ObjectKey
 from ocelli_gateway.admission import Admission
 from ocelli_gateway.auth import Authenticator
+from ocelli_gateway.changes import Changes
 from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.classifiers import Classifiers
 from ocelli_gateway.classify import Classification
 from ocelli_gateway.credentials_folder import CredentialsFolder
 from ocelli_gateway.definitions import Definitions
+from ocelli_gateway.example_changes import ExampleChanges
 from ocelli_gateway.fair_slots import FairSlots
 from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.health import HealthCheck
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.overview import Overview
+from ocelli_gateway.pending_uploads import PendingUploads
 from ocelli_gateway.pixels import PixelReader
 from ocelli_gateway.prediction_client import PredictionClient
+from ocelli_gateway.quality import Quality
 from ocelli_gateway.quotas import RateQuotas
+from ocelli_gateway.revision_files import CONCURRENT_READS, RevisionFiles
 from ocelli_gateway.settings import GatewaySettings
 from ocelli_gateway.stored_files import StoredFiles
 from ocelli_gateway.tenant_usage import TenantUsage
@@ -63,6 +68,10 @@ class Gateway:
     rates: RateQuotas
     classifiers: Classifiers
     overview: Overview
+    changes: Changes
+    pending_uploads: PendingUploads
+    example_changes: ExampleChanges
+    quality: Quality
     stored_files: StoredFiles
     user_data: UserData
     classification: Classification
@@ -70,6 +79,7 @@ class Gateway:
     health: HealthCheck
     requests: FairSlots
     downloads: FairSlots
+    event_streams: FairSlots
     examples_space: UploadSpace
     classify_space: UploadSpace
 
@@ -140,9 +150,11 @@ async def running_gateway(
         health = HealthCheck(folder, store, objects, settings.upload_folder)
         for task in (folder.watch(settings.credentials_poll_seconds), keys.keep(), health.watch()):
             resources.callback(asyncio.create_task(task).cancel)
-        classifiers = Classifiers(
-            store, objects, definitions, TenantUsage(store, objects), replica_delay_seconds=settings.replica_delay_seconds
-        )
+        usage, delay_seconds = TenantUsage(store, objects), settings.replica_delay_seconds
+        classifiers = Classifiers(store, objects, definitions, usage, replica_delay_seconds=delay_seconds)
+        changes = Changes(store, objects, replica_delay_seconds=delay_seconds)
+        pending_uploads = PendingUploads(store, objects, usage)
+        report_reads = build_slots("reports are being read", CONCURRENT_READS, waiting_limit)
         yield Gateway(
             metrics=metrics,
             objects=objects,
@@ -151,6 +163,10 @@ async def running_gateway(
             rates=rates,
             classifiers=classifiers,
             overview=Overview(store, objects, classifiers),
+            changes=changes,
+            pending_uploads=pending_uploads,
+            example_changes=ExampleChanges(store, definitions, changes, pending_uploads, usage),
+            quality=Quality(store, RevisionFiles(objects, report_reads)),
             stored_files=StoredFiles(store, definitions),
             user_data=UserData(store, objects),
             classification=Classification(
@@ -172,6 +188,8 @@ async def running_gateway(
                 waiting_limit=waiting_limit,
             ),
             downloads=build_slots("models are being downloaded", settings.max_concurrent_downloads, waiting_limit),
+            # Nobody waits for a stream, because those that are open have no end.
+            event_streams=build_slots("event streams are open", settings.max_event_streams, 0),
             examples_space=build_space(settings.max_concurrent_uploads),
             classify_space=build_space(settings.max_concurrent_classify_requests),
         )

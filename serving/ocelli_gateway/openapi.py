@@ -11,7 +11,8 @@ from typing import Any
 
 from ocelli_gateway.fields import Field, Place
 from ocelli_gateway.management_schemas import MANAGEMENT_SCHEMAS
-from ocelli_gateway.operation import JSON_TYPE, Answer, FilePart, FormType, Operation
+from ocelli_gateway.operation import JSON_TYPE, ZIP_TYPE, Answer, FilePart, FormType, Operation
+from ocelli_gateway.quality_schemas import QUALITY_SCHEMAS
 from ocelli_gateway.schemas import SCHEMAS, reference
 from ocelli_gateway.wire import TRANSACTION_HEADER
 
@@ -46,7 +47,7 @@ def build_document(operations: Iterable[Operation], prefix: str) -> dict[str, An
         "security": [{name: []} for name in _SECURITY_SCHEMES],
         "paths": paths,
         "components": {
-            "schemas": {**SCHEMAS, **MANAGEMENT_SCHEMAS},
+            "schemas": {**SCHEMAS, **MANAGEMENT_SCHEMAS, **QUALITY_SCHEMAS},
             "securitySchemes": _SECURITY_SCHEMES,
             "headers": {
                 "TransactionId": {
@@ -78,6 +79,9 @@ def _build_operation(operation: Operation) -> dict[str, Any]:
             "required": any(field.required for field in operation.body),
             "content": {JSON_TYPE: {"schema": _build_body(operation)}},
         }
+    if operation.zip_description is not None:
+        content = {ZIP_TYPE: {"schema": {**_FILE, "description": operation.zip_description}}}
+        built["requestBody"] = {"required": True, "content": content}
     built["responses"] = {str(answer.status): _build_answer(answer) for answer in operation.answers}
     return built
 

@@ -17,6 +17,7 @@ from ocelli_gateway.fields import Field, Place, SentFields, T, plain_name
 
 JSON_TYPE = "application/json"
 FILE_TYPE = "application/octet-stream"
+ZIP_TYPE = "application/zip"
 _PLACEHOLDER = re.compile(r"\\\{[a-z_]+\\\}")
 
 
@@ -45,7 +46,7 @@ class FilePart:
     description: str
     names: str | None = None
     """Pattern (ECMA-262) of the allowed names, where `name` has a placeholder."""
-    media_types: tuple[str, ...] = ("application/zip",)
+    media_types: tuple[str, ...] = (ZIP_TYPE,)
     repeats: bool = False
 
     def matches(self, part_name: str) -> bool:
@@ -86,6 +87,8 @@ class Operation:
     needs_form: bool = True
     body: tuple[BodyField[Any], ...] = ()
     """The fields of its JSON body; empty: it has none."""
+    zip_description: str | None = None
+    """What its body is, which is a zip; None: it is not."""
     answers: tuple[Answer, ...]
     open: bool = False
     """It needs no credentials and no version."""

@@ -42,6 +42,15 @@ def _segments(data: bytes) -> Iterator[_Segment]:
         position = start + max(length, 2)
 
 
+def read_sides(data: bytes) -> tuple[int, int] | None:
+    """Height and width in pixels, as its first frame says; None where there is none."""
+    for segment in _segments(data):
+        if segment.marker in _FRAME_HEADERS and len(segment.body) >= 5:
+            height, width = struct.unpack(">HH", segment.body[1:5])
+            return height, width
+    return None
+
+
 def coefficient_bytes(data: bytes) -> int:
     """The bytes that a decoder keeps for the whole image at any decoded size: 0 unless the image has several scans."""
     frame: _Segment | None = None

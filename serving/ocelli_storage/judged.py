@@ -114,7 +114,8 @@ def predict_classes(scores: NDArray[np.float32], *, has_negatives: bool) -> NDAr
     best = scores.argmax(axis=1)
     if not has_negatives:
         return best
-    return np.where(scores.max(axis=1) < DECISION_THRESHOLD, NEGATIVE, best)
+    predicted: NDArray[np.intp] = np.where(scores.max(axis=1) < DECISION_THRESHOLD, NEGATIVE, best)
+    return predicted
 
 
 async def save_judged(

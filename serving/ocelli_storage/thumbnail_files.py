@@ -17,6 +17,7 @@ import safetensors.numpy
 
 from ocelli_storage.archives import MEGABYTE
 from ocelli_storage.documents import parse_document
+from ocelli_storage.jpeg import read_sides
 from ocelli_storage.layout import THUMBNAILS, is_image_data
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError, StoredObject
 from ocelli_storage.thumbnails import THUMBNAIL_LIMIT_BYTES
@@ -25,6 +26,8 @@ IMAGES_LIMIT = 2000
 """Thumbnails of one revision, in all its files together: normally about 8 MB."""
 FILES_LIMIT_BYTES = 64 * MEGABYTE
 """Of all files of a revision together, for those who read them whole."""
+SIDE_PIXELS = 128
+"""The longer side of a thumbnail, at most."""
 FORMAT_VERSION = "1"
 _HEADER_LIMIT_BYTES = 512 * 1024
 """The entry of a thumbnail takes about 130 bytes."""
@@ -127,8 +130,11 @@ async def read_every_thumbnail(store: ObjectStore, objects: Sequence[StoredObjec
 
 
 def is_thumbnail(data: bytes) -> bool:
-    """Whether bytes begin as a JPEG does and are as few as those of a thumbnail."""
-    return data.startswith(_JPEG_START) and len(data) <= THUMBNAIL_LIMIT_BYTES
+    """Whether bytes are those of a JPEG as small as a thumbnail: few bytes may be many pixels."""
+    if len(data) > THUMBNAIL_LIMIT_BYTES or not data.startswith(_JPEG_START):
+        return False
+    sides = read_sides(data)
+    return sides is not None and max(sides) <= SIDE_PIXELS
 
 
 def parse_places(key: str, header: bytes, size_bytes: int) -> dict[str, StoredThumbnail]:

@@ -23,6 +23,7 @@ from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 from ocelli_storage.thumbnail_files import (
     IMAGES_LIMIT,
+    SIDE_PIXELS,
     ThumbnailFileError,
     build_thumbnail_file,
     is_thumbnails,
@@ -33,7 +34,6 @@ from ocelli_training.dataset import Example
 
 SHOWN_LIMIT = 200
 """In one report: a page of about a megabyte."""
-_SIDE_PIXELS = 128
 _QUALITIES = (80, 50, 20)
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class ThumbnailSource:
 def encode_thumbnail(pixels: NDArray[np.uint8]) -> bytes:
     """A JPEG file of at most `THUMBNAIL_LIMIT_BYTES` with sides of at most 128 pixels, of an image uint8[height, width, 3]."""
     image = Image.fromarray(pixels)
-    image.thumbnail((_SIDE_PIXELS, _SIDE_PIXELS))
+    image.thumbnail((SIDE_PIXELS, SIDE_PIXELS))
     for quality in _QUALITIES:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=quality)

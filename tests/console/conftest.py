@@ -1,24 +1,29 @@
-"""One browser, one gateway and one trained classifier for the pages' tests."""
+"""One gateway, one browser and one trained classifier for all tests of the console; each test has a window of its own."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from tests.console.browser import MISSING, find_browser, running_browser
 from tests.console.trained import TrainedClassifier, noise_zip, shape_zips
-from tests.gateway_harness.stage import PASSWORD, USER, GatewayInstance, Stage
+from tests.console.window import Window, open_window
+from tests.gateway_harness.stage import GatewayInstance, Stage
 from tests.gateway_harness.v3_client import V3Client, connect
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
-        yield browser
-        browser.close()
+    program = find_browser()
+    if program is None and os.environ.get("CI") == "true":
+        pytest.fail(MISSING)
+    if program is None:
+        pytest.skip(MISSING)
+    with running_browser(program) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -45,24 +50,16 @@ def shapes(client: V3Client) -> TrainedClassifier:
     return TrainedClassifier.create(client, "Shapes", shape_zips(), noise_zip())
 
 
-@pytest.fixture(scope="session")
-def log_in() -> Callable[[Page], None]:
-    """Fill in the form of the log-in."""
-
-    def fill(page: Page) -> None:
-        page.get_by_label("User name").fill(USER)
-        page.get_by_role("textbox", name="Password").fill(PASSWORD)
-        page.get_by_role("button", name="Log in").click()
-        page.get_by_role("button", name="Log out").wait_for()
-
-    return fill
+@pytest.fixture
+def window(browser: Browser, gateway: GatewayInstance) -> Iterator[Window]:
+    """A window with nobody logged in. At the end nothing may have failed in the page, nor been asked of another host."""
+    with open_window(browser, gateway.address) as opened:
+        yield opened
+        assert opened.faults == []
 
 
 @pytest.fixture
-def page(browser: Browser, gateway: GatewayInstance, log_in: Callable[[Page], None]) -> Iterator[Page]:
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(f"{gateway.address}/console/")
-    log_in(page)
-    yield page
-    context.close()
+def page(window: Window) -> Page:
+    """The page of a window in which anna has logged in."""
+    window.log_in()
+    return window.page

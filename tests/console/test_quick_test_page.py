@@ -132,9 +132,7 @@ def test_the_camera_starts_by_a_click_and_ends_with_the_page(quick_test: Page, s
 
 
 def test_a_refused_camera_is_explained(quick_test: Page) -> None:
-    quick_test.evaluate(
-        "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', 'NotAllowedError') }"
-    )
+    quick_test.evaluate("navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', 'NotAllowedError') }")
     quick_test.get_by_role("button", name="Use the camera").click()
     expect(quick_test.get_by_role("alert")).to_contain_text("Allow it in the browser")
 

@@ -40,7 +40,10 @@ _SIDE = 160
 _SHAPES = {
     "ring": lambda draw, box, ink: draw.ellipse(box, outline=ink, width=12),
     "box": lambda draw, box, ink: draw.rectangle(box, outline=ink, width=12),
-    "cross": lambda draw, box, ink: (draw.line(box, fill=ink, width=12), draw.line((box[0], box[3], box[2], box[1]), fill=ink, width=12)),
+    "cross": lambda draw, box, ink: (
+        draw.line(box, fill=ink, width=12),
+        draw.line((box[0], box[3], box[2], box[1]), fill=ink, width=12),
+    ),
 }
 
 
@@ -78,7 +81,9 @@ class TrainedClassifier:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def create(cls, client: V3Client, name: str, zips: Mapping[str, bytes], negatives: bytes | None = None) -> TrainedClassifier:
+    def create(
+        cls, client: V3Client, name: str, zips: Mapping[str, bytes], negatives: bytes | None = None
+    ) -> TrainedClassifier:
         """Upload the zips, train, and serve."""
         files = [(f"{class_name}_positive_examples", (f"{class_name}.zip", data)) for class_name, data in zips.items()]
         if negatives is not None:

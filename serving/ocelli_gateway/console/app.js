@@ -40,7 +40,7 @@ function build() {
     h(
       "header",
       { class: "top" },
-      h("a", { class: "brand", href: HOME }, mark(), "Ocelli"),
+      h("a", { class: "brand", href: HOME }, mark(), h("span", {}, "Ocelli")),
       navigation,
       h("div", { class: "spring" }),
       themeButton(),

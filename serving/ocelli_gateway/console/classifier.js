@@ -60,7 +60,7 @@ export async function show(container, context, id, name = FIRST, ...rest) {
   drawHead();
   const end = context.live.subscribe((change) => {
     if (change.id !== undefined && change.id !== id) return;
-    if (context.live.cards !== undefined && !context.live.cards.has(id) && !own.classifier.built_in) return drawGone();
+    if (context.live.cards !== undefined && !context.live.cards.has(id)) return drawGone();
     // A new state of the connection changes nothing; a new list may.
     if (change.id === undefined && context.live.state !== "live") return;
     timer ??= setTimeout(refresh, GATHER_MS);
@@ -113,7 +113,7 @@ export async function show(container, context, id, name = FIRST, ...rest) {
         "p",
         { class: "facts muted" },
         h("code", {}, card.classifier_id),
-        h("span", {}, `managed by ${card.managed_by}`),
+        h("span", {}, card.managed_by === undefined ? "" : `managed by ${card.managed_by}`),
         card.writable ? null : h("span", { class: "locked" }, icon("lock"), "read-only here"),
       ),
       h(

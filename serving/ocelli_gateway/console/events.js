@@ -46,6 +46,8 @@ export class LiveClassifiers {
       } catch (error) {
         if (isAborted(error) && signal.aborted) return;
         this._set("broken", error);
+        // Proxies may not pass streams on: the list is then as new as the last try.
+        await this._list(signal).catch(() => {});
       }
       if (signal.aborted) return;
       await new Promise((resolve) => setTimeout(resolve, delay * (0.75 + Math.random() / 2)));

@@ -150,7 +150,7 @@ function drawRow(row, card, formatters) {
     h(
       "div",
       { class: "owner" },
-      h("div", {}, card.writable ? card.managed_by : [icon("lock"), ` ${card.managed_by}`]),
+      h("div", {}, card.writable ? card.managed_by : [icon("lock"), ` ${card.managed_by ?? "read-only"}`]),
       h("time", { datetime: card.updated, title: formatters.date(card.updated) }, formatters.ago(card.updated)),
     ),
     card.status === "failed" && card.explanation ? h("p", { class: "explanation" }, card.explanation) : null,
@@ -199,7 +199,7 @@ function choice(label, options, value, chosen) {
 }
 
 function matches(card, words, state) {
-  const text = `${card.name} ${card.classifier_id} ${card.managed_by} ${card.resource}`.toLowerCase();
+  const text = `${card.name} ${card.classifier_id} ${card.managed_by ?? ""} ${card.resource}`.toLowerCase();
   return words.every((word) => text.includes(word)) && (state === "" || isIn(card, state));
 }
 
