@@ -190,7 +190,9 @@ def test_a_suggestion_is_accepted_with_one_click(quality: Page, client: V3Client
 def test_a_classifier_of_git_shows_the_yaml_to_commit(page: Page, shapes: TrainedClassifier) -> None:
     kept = copy.deepcopy(shapes.stage.classifier(shapes.classifier_id))
     managed = copy.deepcopy(kept)
-    managed["metadata"].setdefault("annotations", {})["argocd.argoproj.io/tracking-id"] = "shapes:ocelli.dev/Classifier:team-a/shapes"
+    managed["metadata"].setdefault("annotations", {})["argocd.argoproj.io/tracking-id"] = (
+        "shapes:ocelli.dev/Classifier:team-a/shapes"
+    )
     shapes.stage.put_classifier(managed)
     try:
         open_quality(page, shapes)
