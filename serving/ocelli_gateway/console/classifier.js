@@ -57,6 +57,7 @@ export async function show(container, context, id, name = FIRST, ...rest) {
   };
   const page = Object.hasOwn(PAGES, name) ? PAGES[name] : undefined;
   fill(container, head, gone, body);
+  container.dataset.title = [page?.text ?? PAGES[page?.tab]?.text, own.classifier.name].filter(Boolean).join(": ");
   drawHead();
   const end = context.live.subscribe((change) => {
     if (change.id !== undefined && change.id !== id) return;

@@ -6,7 +6,7 @@ import { notice } from "../notice.js";
 
 /** An element with `draw(state)`: see sending.js. `onTryNow` and `onStop` are its buttons. */
 export function buildSendingView({ onTryNow, onStop }) {
-  const title = h("h2", {});
+  const title = h("h2", { tabindex: "-1" });
   const bar = h("progress", { max: 1, value: 0, "aria-label": "Examples sent" });
   const left = h("p", { class: "muted", role: "status" });
   const waiting = h("div", { "aria-live": "polite" });
@@ -30,7 +30,7 @@ export function buildSendingView({ onTryNow, onStop }) {
     return fill(waiting, notice("warning", [`${state.waitReason} What is stored stays stored. `, seconds], again));
   }
 
-  return { element, draw, close: () => clearInterval(ticking) };
+  return { element, draw, focus: () => title.focus(), close: () => clearInterval(ticking) };
 }
 
 function describeLeft(state) {

@@ -60,6 +60,7 @@ export async function show(container, context, id) {
     editor.locked = foot.hidden = true;
     fill(problem);
     fill(progress, view.element);
+    view.focus();
     try {
       const examples = await sending.send(id, editor.sets.sets);
       const path = `/ocelli/v1/classifiers/${encodeURIComponent(id)}/examples`;
@@ -77,6 +78,7 @@ export async function show(container, context, id) {
       fill(progress);
       editor.locked = foot.hidden = false;
       drawReady();
+      if (!done) button.focus();
     }
   }
 }

@@ -117,6 +117,7 @@ export async function show(container, context) {
     foot.hidden = true;
     fill(problem);
     fill(progress, view.element);
+    view.focus();
     const title = name.value.trim();
     try {
       const id = await drawId(title, sending, signal);
@@ -136,6 +137,7 @@ export async function show(container, context) {
       fill(progress);
       editor.locked = name.disabled = foot.hidden = false;
       drawReady();
+      if (!done) button.focus();
     }
   }
 
