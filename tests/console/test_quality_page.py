@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from ocelli_api.classifier import CREATED_BY_LABEL
 from tests.console.trained import CLASSES, HOSTILE_NAME, SERVED_SCORES, TrainedClassifier, draw
+from tests.console.window import Window
+from tests.gateway_harness.stage import PASSWORD, USER
 from tests.gateway_harness.v3_client import V3Client
 
 
@@ -55,12 +58,13 @@ def test_each_cell_of_the_confusion_matrix_opens_exactly_the_images_that_it_coun
     assert cells.count() >= len(CLASSES)
     for cell in cells.all():
         images = int(cell.inner_text())
-        actual, predicted = re.fullmatch(r".* of (.*), predicted (.*)", cell.get_attribute("aria-label") or "").groups()  # type: ignore[union-attr]
+        label = re.fullmatch(r"[\d,]+ images? of (.*), predicted (.*)", cell.get_attribute("aria-label") or "")
+        assert label is not None
         cell.click()
         expect(quality.locator("#judged-images .summary")).to_contain_text(f"of {images} shown")
         expect(tiles(quality)).to_have_count(images)
-        assert {tile.inner_text() for tile in quality.locator("#judged-images .actual").all()} == {actual}
-        assert all(predicted in tile.inner_text() for tile in quality.locator("#judged-images .predicted").all())
+        assert set(quality.locator("#judged-images .actual").all_text_contents()) == {label[1]}
+        assert all(text.endswith(label[2]) for text in quality.locator("#judged-images .predicted").all_text_contents())
 
 
 def test_the_most_wrong_images_come_first(quality: Page, client: V3Client, shapes: TrainedClassifier) -> None:
@@ -119,14 +123,14 @@ def test_the_file_of_an_image_is_recognized(quality: Page, shapes: TrainedClassi
     expect(dialog).to_contain_text("This is the same file.")
 
 
-def test_filters_selection_and_opened_image_survive_a_reload(page: Page, shapes: TrainedClassifier, log_in: Any) -> None:
+def test_filters_selection_and_opened_image_survive_a_reload(window: Window, page: Page, shapes: TrainedClassifier) -> None:
     open_quality(page, shapes, actual="ring", sort="class")
     tiles(page).nth(0).click()
     tiles(page).nth(2).click(modifiers=["Shift"])
     chosen = [tiles(page).nth(index).get_attribute("data-image") for index in range(3)]
     tiles(page).nth(1).dblclick()
     page.reload()
-    log_in(page)
+    window.fill_log_in(USER, PASSWORD)
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_label("Class", exact=True)).to_have_value("ring")
@@ -135,9 +139,7 @@ def test_filters_selection_and_opened_image_survive_a_reload(page: Page, shapes:
     assert [tile.get_attribute("data-image") for tile in selected.all()] == chosen
 
 
-def test_pending_corrections_survive_a_reload_and_are_taken_back_by_undo(
-    quality: Page, shapes: TrainedClassifier, log_in: Any
-) -> None:
+def test_pending_corrections_survive_a_reload_and_are_taken_back_by_undo(window: Window, quality: Page) -> None:
     tiles(quality).nth(0).click()
     tools = quality.locator("#judged-images").get_by_role("group", name="Selected images")
     tools.get_by_role("button", name="Drop").click()
@@ -145,7 +147,7 @@ def test_pending_corrections_survive_a_reload_and_are_taken_back_by_undo(
     tools.get_by_role("button", name="Move to cross").click()
     expect(bar(quality)).to_contain_text("2 images move to “cross”")
     quality.reload()
-    log_in(quality)
+    window.fill_log_in(USER, PASSWORD)
     bar(quality).get_by_role("button", name="Undo").click()
     expect(bar(quality)).to_contain_text("1 image is dropped")
     bar(quality).get_by_role("button", name="Undo").click()
@@ -190,9 +192,8 @@ def test_a_suggestion_is_accepted_with_one_click(quality: Page, client: V3Client
 def test_a_classifier_of_git_shows_the_yaml_to_commit(page: Page, shapes: TrainedClassifier) -> None:
     kept = copy.deepcopy(shapes.stage.classifier(shapes.classifier_id))
     managed = copy.deepcopy(kept)
-    managed["metadata"].setdefault("annotations", {})["argocd.argoproj.io/tracking-id"] = (
-        "shapes:ocelli.dev/Classifier:team-a/shapes"
-    )
+    del managed["metadata"]["labels"][CREATED_BY_LABEL]
+    managed["metadata"]["annotations"] = {"argocd.argoproj.io/tracking-id": "shapes:ocelli.dev/Classifier:team-a/shapes"}
     shapes.stage.put_classifier(managed)
     try:
         open_quality(page, shapes)
@@ -226,6 +227,7 @@ def test_thumbnails_are_released_when_the_page_is_left(page: Page, shapes: Train
         }"""
     )
     open_quality(page, shapes)
+    tiles(page).first.scroll_into_view_if_needed()
     expect(tiles(page).first.locator("img")).to_have_attribute("src", re.compile("^blob:"))
     assert page.evaluate("window.held.size") > 0
     page.get_by_role("link", name="History").click()

@@ -12,7 +12,7 @@ from tests.console.trained import CLASSES, TrainedClassifier, draw
 from tests.gateway_harness.images import build_zip
 from tests.gateway_harness.v3_client import V3Client
 
-CAMERA_STAND_IN = """
+CAMERA_STAND_IN = """() => {
     navigator.mediaDevices.getUserMedia = async () => {
         const canvas = document.createElement("canvas");
         canvas.width = canvas.height = 200;
@@ -20,7 +20,7 @@ CAMERA_STAND_IN = """
         window.stream = canvas.captureStream(30);
         return window.stream;
     };
-"""
+}"""
 """In place of a camera, which no machine of tests has."""
 
 
@@ -132,7 +132,9 @@ def test_the_camera_starts_by_a_click_and_ends_with_the_page(quick_test: Page, s
 
 
 def test_a_refused_camera_is_explained(quick_test: Page) -> None:
-    quick_test.evaluate("navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', 'NotAllowedError') }")
+    quick_test.evaluate(
+        "() => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', 'NotAllowedError') } }"
+    )
     quick_test.get_by_role("button", name="Use the camera").click()
     expect(quick_test.get_by_role("alert")).to_contain_text("Allow it in the browser")
 

@@ -1,6 +1,6 @@
 """A classifier with revisions that were really trained, behind a real gateway.
 
-The cluster and the inference server are the fakes of the gateway's tests; images, trainings and everything that is stored are real.
+The cluster and the inference server are the fakes of the gateway's tests; images, trainings and all stored files are real.
 """
 
 from __future__ import annotations
