@@ -17,7 +17,7 @@ from starlette.routing import Route
 from tests.console.photographs import write_folders
 from tests.console.test_new_page import CREATED, choose_folder, create
 from tests.console.window import Window
-from tests.gateway_harness.stage import NAMESPACE, OTHER_KEY, PASSWORD, USER, GatewayInstance, Stage, wait_for
+from tests.gateway_harness.stage import OTHER_KEY, PASSWORD, USER, GatewayInstance, Stage, wait_for
 
 PASSWORD_GRANT = {"grant_type": "client_credentials"}
 CARLA = "carla"
@@ -28,7 +28,7 @@ def carla(stage: Stage) -> Iterator[Callable[[str], None]]:
     """A user of her own, and the function that changes her password, which ends all her log-ins."""
 
     def change(password: str) -> None:
-        stage.write_credentials("carla.json", user=CARLA, password=password, namespace=NAMESPACE, owner="owner-c")
+        stage.write_credentials("carla.json", user=CARLA, password=password, namespace="team-c", owner="owner-c")
 
     change("first")
     yield change

@@ -146,7 +146,7 @@ export class ExampleEditor {
       onchange: () => sets.setNegative(set.key, toggle.checked),
     });
     const nameField = h("div", { class: "field" }, h("label", { for: input.id }, "Class"), input);
-    const negativeTitle = h("h3", {}, "Negative examples");
+    const negativeTitle = h("h2", {}, "Negative examples");
     const numbers = h("p", { class: "set-count" });
     const faults = h("div", {});
     const previews = h("div", { class: "previews", "aria-hidden": "true" });
