@@ -131,6 +131,10 @@ export async function show(container, context, id, name = FIRST, ...rest) {
           ),
       ),
     );
+    // In a narrow window the tab of the page may be outside.
+    const tabs = head.querySelector(".tabs");
+    const tab = tabs.querySelector("[aria-current]");
+    if (tab) tabs.scrollLeft = tab.offsetLeft - (tabs.clientWidth - tab.clientWidth) / 2;
     if (focused) head.querySelector(`[data-tab="${focused}"]`)?.focus();
   }
 }

@@ -88,6 +88,13 @@ export class ExampleEditor {
       h("p", { class: "drop-title" }, "Drop folders or zips of images here"),
       h("p", { class: "muted" }, "One folder or zip for each class; its name becomes the class. Several at once, or a folder of folders."),
       h(
+        "p",
+        { class: "muted" },
+        "A folder named ",
+        h("i", {}, "negatives"),
+        " has images of none of the classes, such as empty streets for cars: they teach the classifier when to answer nothing.",
+      ),
+      h(
         "div",
         { class: "actions" },
         h("button", { type: "button", onclick: () => folder.click() }, icon("folder"), "Choose a folder"),

@@ -47,6 +47,7 @@ export async function show(container, context, id) {
     const problems = sets.isChecking ? ["The images are being checked."] : editor.problems();
     const reason = sets.isEmpty ? "Drop the images to add." : problems[0];
     button.disabled = reason !== undefined || controller !== undefined;
+    foot.hidden = sets.isEmpty || controller !== undefined;
     const text = reason ?? `Ready: ${count(sets.images, "image")}, ${bytes(sets.bytes)}. Nothing has been sent yet.`;
     if (ready.textContent !== text) fill(ready, text);
   }
@@ -76,7 +77,7 @@ export async function show(container, context, id) {
       controller = undefined;
       view.close();
       fill(progress);
-      editor.locked = foot.hidden = false;
+      editor.locked = false;
       drawReady();
       if (!done) button.focus();
     }

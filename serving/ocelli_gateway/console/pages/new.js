@@ -38,11 +38,6 @@ export async function show(container, context) {
     drafts,
     h("div", { class: "field narrow" }, h("label", { for: name.id }, "Name"), name),
     editor.element,
-    h(
-      "p",
-      { class: "muted" },
-      "Negative examples are images of none of the classes, such as empty streets for cars: they teach the classifier when to answer nothing.",
-    ),
     problem,
     progress,
     foot,
@@ -97,6 +92,7 @@ export async function show(container, context) {
   function drawReady() {
     const reasons = missing();
     button.disabled = reasons.length > 0 || controller !== undefined;
+    foot.hidden = editor.sets.isEmpty || controller !== undefined;
     const { sets } = editor;
     const text =
       reasons.length === 0
@@ -135,7 +131,7 @@ export async function show(container, context) {
       controller = undefined;
       view.close();
       fill(progress);
-      editor.locked = name.disabled = foot.hidden = false;
+      editor.locked = name.disabled = false;
       drawReady();
       if (!done) button.focus();
     }
