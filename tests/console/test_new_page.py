@@ -141,6 +141,18 @@ def stored_zip(folder: Path) -> bytes:
     return buffer.getvalue()
 
 
+def test_large_class_becomes_few_zips_of_equally_many_images(new: Page) -> None:
+    plan = """async (images) => {
+        const folder = document.querySelector("script[type=module]").src.replace("app.js", "");
+        const { planZips } = await import(folder + "examples/zip-writer.js");
+        return planZips(images).map((zip) => zip.map((image) => image.name));
+    }"""
+    images = [{"name": f"{number:02}", "bytes": 9_000_000, "sha256": ""} for number in reversed(range(25))]
+    zips = new.evaluate(plan, images)
+    assert [len(zip) for zip in zips] == [9, 8, 8]
+    assert [name for zip in zips for name in zip] == [f"{number:02}" for number in range(25)]
+
+
 def test_lost_connection_is_said_and_waited_out(
     browser: Browser, line: Line, stage: Stage, tmp_path: Path, client: V3Client
 ) -> None:

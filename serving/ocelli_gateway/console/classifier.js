@@ -2,7 +2,7 @@
 //
 // Each page is called as `show(container, context, classifierId, ...rest of the address)`. Its context has in addition:
 // `classifier` (the card with all details, always the newest), `watch(listener)` (called after each change; returns its end),
-// `update(details)` (an answer of the API that holds the new state), and `reload()`.
+// `update(details)` (an answer of the API that holds the new state), `reload()`, and `isDeleting`, which a page sets.
 
 import { isAborted } from "./api.js";
 import { fill, h, icon } from "./dom.js";
@@ -86,7 +86,8 @@ export async function show(container, context, id, name = FIRST, ...rest) {
   }
 
   function drawGone() {
-    if (gone.childElementCount > 0) return;
+    // Whoever deletes it here knows.
+    if (own.isDeleting || gone.childElementCount > 0) return;
     const text = "This classifier was deleted elsewhere. What you see is the last that was known; nothing can be changed any more.";
     fill(gone, notice("warning", text, h("a", { href: buildHash(["classifiers"]) }, "All classifiers")));
     context.announce(text);

@@ -121,7 +121,7 @@ export class ExampleEditor {
       sets.isChecking
         ? h(
             "div",
-            { class: "checking", role: "status" },
+            { class: "checking" },
             h("span", {}, `Checking image ${sets.checked + 1} of ${sets.toCheck}…`),
             h("progress", { max: sets.toCheck, value: sets.checked, "aria-label": "Images checked" }),
           )
