@@ -149,8 +149,8 @@ def test_large_class_becomes_few_zips_of_equally_many_images(new: Page) -> None:
     }"""
     images = [{"name": f"{number:02}", "bytes": 9_000_000, "sha256": ""} for number in reversed(range(25))]
     zips = new.evaluate(plan, images)
-    assert [len(zip) for zip in zips] == [9, 8, 8]
-    assert [name for zip in zips for name in zip] == [f"{number:02}" for number in range(25)]
+    assert [len(part) for part in zips] == [9, 8, 8]
+    assert [name for part in zips for name in part] == [f"{number:02}" for number in range(25)]
 
 
 def test_lost_connection_is_said_and_waited_out(
