@@ -48,7 +48,11 @@ def test_curves_are_kept_and_deleted_with_their_revision() -> None:
 
 def test_a_failed_attempt_keeps_its_documents_and_not_what_only_a_training_needs() -> None:
     failed = References(revisions=frozenset(), trainings=frozenset(), uploads=None, failed=frozenset({("r2", 3)}))
-    kept = ["ns/trainings/dogs_1/r2/3/check/report.html", "ns/trainings/dogs_1/r2/3/outcome.json"]
+    kept = [
+        "ns/trainings/dogs_1/r2/3/check/report.html",
+        "ns/trainings/dogs_1/r2/3/image-data/thumbnails.safetensors",
+        "ns/trainings/dogs_1/r2/3/outcome.json",
+    ]
     lost = [
         "ns/trainings/dogs_1/r2/3/image-data/pixels.bin",
         "ns/trainings/dogs_1/r2/3/checkpoint.json",
