@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.console.browser import MISSING, find_browser, running_browser
+from tests.console.line import Line
 from tests.console.trained import TrainedClassifier, noise_zip, shape_zips
 from tests.console.window import Window, open_window
 from tests.gateway_harness.stage import GatewayInstance, Stage
@@ -48,6 +49,14 @@ def client(gateway: GatewayInstance, stage: Stage) -> Iterator[V3Client]:
 @pytest.fixture(scope="session")
 def shapes(client: V3Client) -> TrainedClassifier:
     return TrainedClassifier.create(client, "Shapes", shape_zips(), noise_zip())
+
+
+@pytest.fixture
+def line(gateway: GatewayInstance) -> Iterator[Line]:
+    """A connection to the gateway that can be cut."""
+    opened = Line(port=gateway.port)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ const NEGATIVE = /^_?(negatives?|none)([ _-]?examples?)?$/i;
  * have to be read before it ends, so call this at once.
  */
 export async function readDrop(items) {
-  const entries = [...items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  const found = [...items].filter((item) => item.kind === "file").map((item) => item.webkitGetAsEntry?.() ?? item.getAsFile());
   const roots = [];
-  for (const entry of entries) roots.push(await readEntry(entry));
+  for (const item of found.filter(Boolean)) roots.push(item instanceof File ? { name: item.name, file: item } : await readEntry(item));
   return sortIntoSets(roots);
 }
 

@@ -3,6 +3,7 @@
 import { fill, h, icon, newId } from "../dom.js";
 import { errorNotice } from "../notice.js";
 import { buildHash } from "../router.js";
+import { RowImages } from "../row-images.js";
 import { stateOf, statusBadge } from "../status.js";
 
 const CHUNK = 100;
@@ -14,6 +15,7 @@ export async function show(container, context) {
   const { live, query, formatters } = context;
   const filters = { search: query.get("search") ?? "", state: query.get("state") ?? "", order: query.get("order") ?? "" };
   const rows = new Map();
+  const images = new RowImages(context.api, context.signal);
   let drawn = CHUNK;
   const search = h("input", {
     type: "search",
@@ -57,6 +59,7 @@ export async function show(container, context) {
   return () => {
     unsubscribe();
     watcher.disconnect();
+    images.close();
     cancelAnimationFrame(frame);
   };
 
@@ -97,7 +100,7 @@ export async function show(container, context) {
         rows.set(card.classifier_id, row);
       }
       // Only what changed is drawn again, so that the focus and what a screen reader reads stay where they are.
-      if (row.card !== card) drawRow(row, card, formatters);
+      if (row.card !== card) drawRow(row, card, formatters, images);
       if (list.children[place] !== row.element) list.insertBefore(row.element, list.children[place] ?? null);
     });
   }
@@ -125,7 +128,7 @@ export async function show(container, context) {
   }
 }
 
-function drawRow(row, card, formatters) {
+function drawRow(row, card, formatters, images) {
   const focused = row.element.contains(document.activeElement);
   const accuracy = card.accuracy;
   fill(
@@ -146,6 +149,7 @@ function drawRow(row, card, formatters) {
         card.class_count === undefined ? "" : ` · ${formatters.count(card.class_count, "class", "classes")}`,
       ),
     ),
+    images.build(card),
     card.progress === undefined ? qualityOf(accuracy, formatters) : progressOf(card, formatters),
     h(
       "div",

@@ -57,7 +57,7 @@ export async function show(container, context, id) {
           entry.pinned ? h("span", { class: "badge warning" }, "Pinned") : null,
           card.awaits_approval === entry.revision ? h("span", { class: "badge warning" }, "Awaits approval") : null,
         ),
-        h("p", { class: "muted" }, `Trained ${date(entry.trained)}`, entry.promoted ? `, first served ${date(entry.promoted)}` : ""),
+        h("p", { class: "muted" }, `Trained ${date(entry.trained)}`),
       ),
       h(
         "div",
