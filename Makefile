@@ -83,12 +83,12 @@ $(VENV)/.dev: requirements/dev.txt requirements/weights-dev.txt clients/pyprojec
 	@touch $@
 
 # The official SDKs that the tests use as clients, in a separate environment, as their users have them.
-$(VENV)/.sdk: requirements/sdk.txt tests/sdk/node/package-lock.json $(BIN)/uv
+$(VENV)/.sdk: requirements/sdk.txt tests/sdk/node/package-lock.json tests/console/package-lock.json $(BIN)/uv
 	@echo "set-up: official SDKs for the tests"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/sdk
 	@$(BIN)/uv pip install --quiet --python $(VENV)/sdk/bin/python --require-hashes -r requirements/sdk.txt
-	@if command -v npm >/dev/null; then npm ci --silent --ignore-scripts --prefix tests/sdk/node; \
-	  else echo "set-up: npm is not installed; the tests of the Node SDK are skipped"; fi
+	@if command -v npm >/dev/null; then for lock in tests/sdk/node tests/console; do npm ci --silent --ignore-scripts --prefix $$lock; done; \
+	  else echo "set-up: npm is not installed; the tests of the Node SDK and of accessibility are skipped"; fi
 	@touch $@
 
 # Old SDKs for the long tests, each in a separate environment, as its users have it. Maven's downloads are verified against
@@ -143,6 +143,15 @@ demo: $(RUN_ENVIRONMENT)
 .PHONY: control-plane
 control-plane: $(VENV)/.local
 	@$(BIN)/python -m ocelli_local install
+
+## browser: install Debian's Chromium for the tests of the console, where this may install packages
+.PHONY: browser
+browser:
+	@if command -v chromium >/dev/null; then echo "browser: $$(command -v chromium) is installed"; exit 0; fi; \
+	command -v apt-get >/dev/null || \
+	  { echo "make: there is no apt-get; put chromium on the PATH, or run $(BIN)/playwright install chromium" >&2; exit 1; }; \
+	[ "$$(id -u)" = 0 ] || { echo "make: only root may install packages; run: sudo apt-get install chromium" >&2; exit 1; }; \
+	apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends chromium fonts-dejavu-core
 
 ## test: format, lint, types, import rules and every test
 .PHONY: test

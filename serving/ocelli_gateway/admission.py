@@ -10,8 +10,9 @@ from starlette.requests import Request
 from ocelli_api.network_addresses import parse_networks
 from ocelli_gateway.auth import Authenticator, Caller
 from ocelli_gateway.client_address import FORWARDED_HEADER, find_client_address
-from ocelli_gateway.errors import RefreshTokenError, UnknownApiKeyError
+from ocelli_gateway.errors import PasswordError, RefreshTokenError, UnknownApiKeyError
 from ocelli_gateway.quotas import RateQuotas
+from ocelli_gateway.refusals import UnauthorizedError
 from ocelli_gateway.settings import GatewaySettings
 
 
@@ -37,6 +38,16 @@ class Admission:
         if caller is None:
             raise UnknownApiKeyError
         return self._admit(caller)
+
+    async def admit_basic(self, request: Request) -> Caller:
+        """The caller of a Basic header. Raises PasswordError: a token must not renew itself for ever."""
+        scheme = request.headers.get("authorization", "").strip().partition(" ")[0]
+        if scheme.lower() != "basic":
+            raise PasswordError
+        try:
+            return await self.authenticate(request, {})
+        except UnauthorizedError as error:
+            raise PasswordError from error
 
     async def admit_refresh_token(self, request: Request, token: str) -> Caller:
         """The caller whose refresh token it is. Raises RefreshTokenError."""

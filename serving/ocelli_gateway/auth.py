@@ -144,7 +144,7 @@ class Authenticator:
             case "bearer":
                 caller = self._find_subject(await self._tokens.read(value.strip()), address)
                 if caller is None:
-                    raise UnauthorizedError
+                    raise UnauthorizedError(token=True)
                 return caller
             case "":
                 api_key = next((query[name] for name in API_KEY_PARAMETERS if query.get(name)), "")

@@ -41,6 +41,13 @@ class RefreshTokenError(ParameterError):
         super().__init__("Provided refresh_token is not valid, or its credentials have changed; ask with the API key")
 
 
+class PasswordError(ParameterError):
+    """The user name or password in a token request is missing or wrong."""
+
+    def __init__(self) -> None:
+        super().__init__("The user name or the password in the header Authorization is missing or wrong")
+
+
 class MethodNotAllowedError(GatewayError):
     """The address exists, but not with this method."""
 
@@ -80,8 +87,15 @@ _CODES: Mapping[type[GatewayError], tuple[int, str]] = {
 }
 ERROR_IDS = tuple(dict.fromkeys(error_id for _, error_id in _CODES.values()))
 """Every `error_id` that there is."""
-_IDENTITY_CODES: Mapping[type[GatewayError], str] = {UnknownApiKeyError: "BXNIM0415E", RefreshTokenError: "BXNIM0407E"}
+_IDENTITY_CODES: Mapping[type[GatewayError], str] = {
+    UnknownApiKeyError: "BXNIM0415E",
+    RefreshTokenError: "BXNIM0407E",
+    PasswordError: "BXNIM0602E",
+}
 """Codes of IBM's identity service, which clients of its token endpoint read."""
+_BASIC_CHALLENGE = 'Basic realm="Ocelli", charset="UTF-8"'
+# Browsers answer a Basic challenge with a dialog of their own, over the console that sent an expired token.
+_BEARER_CHALLENGE = 'Bearer realm="Ocelli", error="invalid_token"'
 INTERNAL_ERROR = ErrorAnswer(
     status=500, error_id="internal_error", message="The service failed to answer the request; its log has the details."
 )
@@ -94,7 +108,7 @@ def answer_refusal(error: GatewayError) -> ErrorAnswer:
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, UnauthorizedError):
-        headers["WWW-Authenticate"] = 'Basic realm="Ocelli", charset="UTF-8"'
+        headers["WWW-Authenticate"] = _BEARER_CHALLENGE if error.token else _BASIC_CHALLENGE
     if isinstance(error, MethodNotAllowedError):
         headers["Allow"] = error.allowed
     code = _IDENTITY_CODES.get(type(error))

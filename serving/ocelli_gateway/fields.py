@@ -33,6 +33,9 @@ _NOT_BLANK = r"\S"
 DEFAULT_THRESHOLD = 0.5
 API_KEY_GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 REFRESH_TOKEN_GRANT = "refresh_token"
+BASIC_GRANT = "client_credentials"
+"""The credentials are in the header `Authorization: Basic`, as RFC 6749 has it for this grant type."""
+_GRANTS = (API_KEY_GRANT, REFRESH_TOKEN_GRANT, BASIC_GRANT)
 
 
 class Place(StrEnum):
@@ -219,8 +222,8 @@ def parse_metadata(texts: Sequence[str]) -> str | None:
 def parse_grant_type(texts: Sequence[str]) -> str:
     """The kind of credentials in a token request."""
     grant_type = parse_last(texts)
-    if grant_type not in (API_KEY_GRANT, REFRESH_TOKEN_GRANT):
-        raise ParameterError(f'The field "grant_type" must be {API_KEY_GRANT} or {REFRESH_TOKEN_GRANT}.')
+    if grant_type not in _GRANTS:
+        raise ParameterError(f'The field "grant_type" must be {API_KEY_GRANT}, {REFRESH_TOKEN_GRANT} or {BASIC_GRANT}.')
     return grant_type
 
 
@@ -346,8 +349,8 @@ CUSTOMER_ID = Field(
 GRANT_TYPE = Field(
     name="grant_type",
     places=(Place.FORM,),
-    schema={"type": "string", "enum": [API_KEY_GRANT, REFRESH_TOKEN_GRANT]},
-    description="The credentials in the request: an API key, or a refresh token.",
+    schema={"type": "string", "enum": list(_GRANTS)},
+    description="The credentials in the request: an API key, a refresh token, or those of the header `Authorization: Basic`.",
     parse=parse_grant_type,
     required=True,
     example=API_KEY_GRANT,

@@ -135,8 +135,11 @@ class Handlers:
         if media_type(request.headers) != FormType.URLENCODED:
             raise ParameterError(f"The body must be {FormType.URLENCODED}.")
         sent = sent.with_form(await self._gateway.classify_space.read_urlencoded(request, TOKEN_FORM_BYTES_LIMIT))
-        if sent.read(fields.GRANT_TYPE) == fields.REFRESH_TOKEN_GRANT:
+        grant_type = sent.read(fields.GRANT_TYPE)
+        if grant_type == fields.REFRESH_TOKEN_GRANT:
             caller = await admission.admit_refresh_token(request, sent.read(fields.REFRESH_TOKEN))
+        elif grant_type == fields.BASIC_GRANT:
+            caller = await admission.admit_basic(request)
         else:
             api_key = sent.read(fields.API_KEY)
             if not api_key:

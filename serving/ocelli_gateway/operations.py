@@ -346,7 +346,7 @@ CREATE_TOKEN = Operation(
     name="createToken",
     method="POST",
     path="/identity/token",
-    summary="Exchange an API key, or a refresh token, for a bearer token",
+    summary="Exchange an API key, a refresh token, or a password for a bearer token",
     fields=(fields.GRANT_TYPE, fields.API_KEY, fields.REFRESH_TOKEN),
     forms=(FormType.URLENCODED,),
     answers=(
@@ -365,7 +365,10 @@ CREATE_TOKEN = Operation(
         ),
         Answer(
             status=400,
-            description="The key is unknown, the refresh token not valid (`BXNIM0407E`), or the form is wrong.",
+            description=(
+                "The key is unknown, the refresh token not valid (`BXNIM0407E`), the password wrong (`BXNIM0602E`), or the "
+                "form is wrong."
+            ),
             schema="TokenError",
             example=_TOKEN_ERROR,
         ),

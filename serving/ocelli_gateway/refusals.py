@@ -41,8 +41,10 @@ class ClassifierNotReadyError(GatewayError):
 class UnauthorizedError(GatewayError):
     """The credentials are missing or wrong."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, token: bool = False) -> None:
+        """`token`: the credentials are a bearer token."""
         super().__init__("Unauthorized")
+        self.token = token
 
 
 class NotFoundError(GatewayError):

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from ocelli_gateway.auth import Caller
+from ocelli_gateway.console_files import CONSOLE_PATH, ConsoleFiles
 from ocelli_gateway.contract import ROUTE_KEY
 from ocelli_gateway.errors import MethodNotAllowedError
 from ocelli_gateway.fields import PARAMETERS, VERSION, Field, SentFields
@@ -118,6 +119,7 @@ class Router:
         self._routes = _Routes(handlers)
         self._open_routes = _Routes(open_handlers)
         self._document = build_document([*handlers, *open_handlers], PREFIX)
+        self._console = ConsoleFiles()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -126,6 +128,8 @@ class Router:
             response = await self._answer_caller(request, path)
         elif path in (LIVE_PATH, DOCUMENT_PATH):
             response = self._answer_fixed(request, path)
+        elif path == CONSOLE_PATH or path.startswith(CONSOLE_PATH + "/"):
+            response = self._answer_console(request, path)
         else:
             response = await self._answer_open(request, path)
         await response(scope, receive, send)
@@ -145,6 +149,15 @@ class Router:
         operation, handler, values = self._open_routes.find(request, path)
         sent = SentFields(path=values, query=_parse_query(request), headers=_read_headers(request))
         return await handler(OpenRequest(request=request, operation=operation, sent=sent))
+
+    def _answer_console(self, request: Request, path: str) -> Response:
+        request.scope[ROUTE_KEY] = CONSOLE_PATH
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowedError(request.method, ["GET", "HEAD"])
+        response = self._console.answer(request, path)
+        if response is None:
+            raise NotFoundError(f"The console has no such file; open {CONSOLE_PATH}/ again.")
+        return response
 
     def _answer_fixed(self, request: Request, path: str) -> Response:
         request.scope[ROUTE_KEY] = path

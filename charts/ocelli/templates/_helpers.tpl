@@ -168,7 +168,7 @@ envFrom:
 {{/* Public path prefixes: the API, with both its prefixes. Probes of load balancers (/livez) go to the Service. */}}
 {{- define "ocelli.publicPaths" -}}
 {{- range $prefix := list "" "/visual-recognition/api" }}
-{{- range list "/v3" "/identity/token" "/openapi.json" }}
+{{- range list "/v3" "/ocelli" "/console" "/identity/token" "/openapi.json" }}
 - {{ $prefix }}{{ . }}
 {{- end }}
 {{- end }}

@@ -1,0 +1,136 @@
+// The classifiers, live: a list, kept current by the service's events. One stream serves all pages.
+
+import { isAborted, NotReachableError } from "./api.js";
+
+const FIRST_DELAY_MS = 500;
+const LONGEST_DELAY_MS = 15000;
+/** The service sends a comment every 15 s: a stream that is silent for longer is dead. */
+const SILENT_MS = 40000;
+
+export class LiveClassifiers {
+  constructor(api) {
+    this._api = api;
+    this._listeners = new Set();
+    this._stop = undefined;
+    /** Cards by id; undefined until the first list has come. */
+    this.cards = undefined;
+    /** "live", "connecting", or "broken": then `error` says why. */
+    this.state = "connecting";
+    this.error = undefined;
+  }
+
+  /** Call `listener({id})` for each change of one classifier, `listener({})` after a new list or state. Returns its end. */
+  subscribe(listener) {
+    this._listeners.add(listener);
+    if (this._stop === undefined) {
+      this._stop = new AbortController();
+      this._run(this._stop.signal);
+    }
+    return () => this._listeners.delete(listener);
+  }
+
+  /** Forget everything: somebody logged out. */
+  close() {
+    this._stop?.abort();
+    this._stop = undefined;
+    this._listeners.clear();
+    this.cards = undefined;
+    this.state = "connecting";
+  }
+
+  async _run(signal) {
+    let delay = FIRST_DELAY_MS;
+    while (!signal.aborted) {
+      try {
+        await this._follow(signal, () => (delay = FIRST_DELAY_MS));
+      } catch (error) {
+        if (isAborted(error) && signal.aborted) return;
+        this._set("broken", error);
+        // Proxies may not pass streams on: the list is then as new as the last try.
+        await this._list(signal).catch(() => {});
+      }
+      if (signal.aborted) return;
+      await new Promise((resolve) => setTimeout(resolve, delay * (0.75 + Math.random() / 2)));
+      delay = Math.min(delay * 2, LONGEST_DELAY_MS);
+    }
+  }
+
+  /** One connection: the list is read once the stream is open, so that no change is missed in between. */
+  async _follow(signal, onOpen) {
+    const connection = new AbortController();
+    const abort = () => connection.abort();
+    signal.addEventListener("abort", abort);
+    let silence = setTimeout(abort, SILENT_MS);
+    try {
+      const response = await this._api.request("GET", "/ocelli/v1/events", { signal: connection.signal });
+      const missed = [];
+      let listed = false;
+      const list = this._list(connection.signal).then(() => {
+        listed = true;
+        for (const event of missed) this._apply(event);
+        onOpen();
+        this._set("live");
+      });
+      // A failed list ends the connection; the error is raised below.
+      list.catch(abort);
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      let text = "";
+      for (;;) {
+        const { value, done } = await reader.read().catch(async (error) => {
+          await list;
+          // However a stream breaks, the service could not be reached any longer.
+          throw signal.aborted ? error : new NotReachableError();
+        });
+        if (done) break;
+        clearTimeout(silence);
+        silence = setTimeout(abort, SILENT_MS);
+        const blocks = (text + value).replaceAll("\r\n", "\n").split("\n\n");
+        text = blocks.pop();
+        for (const event of blocks.map(parseEvent)) {
+          if (event.type === "expired") return;
+          if (listed) this._apply(event);
+          else missed.push(event);
+        }
+      }
+    } finally {
+      clearTimeout(silence);
+      connection.abort();
+      signal.removeEventListener("abort", abort);
+    }
+  }
+
+  async _list(signal) {
+    const { classifiers } = await this._api.get("/ocelli/v1/classifiers", {}, { signal });
+    this.cards = new Map(classifiers.map((card) => [card.classifier_id, card]));
+    this._notify({});
+  }
+
+  _apply(event) {
+    const id = event.data?.classifier_id;
+    if (event.type === "classifier") this.cards.set(id, event.data);
+    else if (event.type === "deleted") this.cards.delete(id);
+    else return;
+    this._notify({ id });
+  }
+
+  _set(state, error) {
+    this.state = state;
+    this.error = error;
+    this._notify({});
+  }
+
+  _notify(change) {
+    for (const listener of [...this._listeners]) listener(change);
+  }
+}
+
+/** One block of a stream of events. Comments have no type. */
+function parseEvent(block) {
+  let type;
+  const data = [];
+  for (const line of block.split("\n")) {
+    if (line.startsWith("event:")) type = line.slice(6).trim();
+    else if (line.startsWith("data:")) data.push(line.slice(5).trim());
+  }
+  return { type, data: data.length > 0 ? JSON.parse(data.join("\n")) : undefined };
+}

@@ -1,0 +1,26 @@
+// Messages on a page: errors in words, and what can be done.
+
+import { h, icon } from "./dom.js";
+
+/** A box with a message. `kind`: "info", "good", "warning" or "bad". `actions` are buttons or links. */
+export function notice(kind, content, ...actions) {
+  return h(
+    "div",
+    { class: `notice ${kind}`, role: kind === "bad" ? "alert" : undefined },
+    kind === "info" ? null : icon(kind === "good" ? "check" : "warning"),
+    h("div", {}, h("div", {}, content), actions.length > 0 ? h("div", { class: "notice-actions" }, actions) : null),
+  );
+}
+
+/** The box for an error; `again`, if given, is offered as "Try again". */
+export function errorNotice(error, again) {
+  const wait = error.retryAfter ? ` The service asks to wait ${error.retryAfter} s.` : "";
+  const text = error.name === "RefusedError" || error.name === "NotReachableError" ? `${error.message}${wait}` : describe(error);
+  return notice("bad", text, ...(again ? [h("button", { type: "button", onclick: again }, "Try again")] : []));
+}
+
+function describe(error) {
+  // A fault of the console itself; the browser's console has the rest.
+  console.error(error);
+  return `The console failed: ${error.message}. Reload the page; if it fails again, report it with this sentence.`;
+}

@@ -1,0 +1,255 @@
+// The training of a classifier: how far it is, why it failed and what to do, and what it learns from.
+
+import { isAborted } from "../api.js";
+import { confirm } from "../dialog.js";
+import { fill, h, icon } from "../dom.js";
+import { ago, bytes, count, date, duration, interval, number, percent } from "../format.js";
+import { manifestNotice, readOnlyNotice } from "../manifest.js";
+import { errorNotice, notice } from "../notice.js";
+import { buildHash } from "../router.js";
+
+const STAGES = {
+  reading: "Reading the images",
+  checking: "Checking the images",
+  extracting: "Looking at each image",
+  fitting: "Learning the classes",
+  evaluating: "Measuring the quality",
+  storing: "Storing the result",
+};
+const TICK_MS = 1000;
+const SHOWN_FILES = 10;
+
+export async function show(container, context, id) {
+  const path = `/ocelli/v1/classifiers/${encodeURIComponent(id)}`;
+  const state = h("section", { class: "section", "aria-label": "State of the training" });
+  const problem = h("div", {});
+  const actions = h("div", { class: "actions" });
+  const sets = h("section", { class: "section" });
+  const danger = h("section", { class: "section" });
+  let busy = false;
+  let failed;
+  let last = context.classifier.status;
+  fill(container, state, problem, actions, sets, danger);
+  draw();
+  const end = context.watch(draw);
+  const ticking = setInterval(() => context.classifier.progress && drawState(), TICK_MS);
+  return () => {
+    end();
+    clearInterval(ticking);
+  };
+
+  function draw() {
+    const { status, name } = context.classifier;
+    if (status !== last && (status === "ready" || status === "failed")) context.announce(`${name}: ${status}.`);
+    last = status;
+    drawState();
+    drawActions();
+    drawSets();
+    drawDanger();
+  }
+
+  function drawState() {
+    const card = context.classifier;
+    if (card.status === "failed") return drawFailure(card);
+    failed = undefined;
+    if (card.progress !== undefined) return updateProgress(state, card.progress);
+    if (card.awaits_approval !== undefined) return fill(state, approval(card));
+    if (card.suspended) {
+      return fill(state, notice("info", "The trainings are suspended: the data is checked, and nothing is trained. Resume them to train."));
+    }
+    if (card.status !== "ready") {
+      return fill(state, notice("info", card.explanation ?? "The training waits to begin. This page follows by itself."));
+    }
+    fill(state, card.explanation ? notice("warning", card.explanation) : summary(card));
+  }
+
+  function drawFailure(card) {
+    const key = `${card.current_revision} ${card.explanation}`;
+    if (failed === key) return;
+    failed = key;
+    const images = h("div", {});
+    fill(
+      state,
+      notice(
+        "bad",
+        [h("p", {}, h("strong", {}, "The training failed. "), card.explanation ?? "The service gave no reason."),
+          card.served_revision ? h("p", {}, "The revision that was served before still answers.") : null],
+      ),
+      images,
+    );
+    showFaultyImages(images, path, context);
+  }
+
+  function drawActions() {
+    const card = context.classifier;
+    if (!card.writable) return fill(actions);
+    const running = card.status === "training" || card.status === "retraining";
+    fill(
+      actions,
+      h("a", { class: `button ${card.status === "failed" ? "primary" : ""}`, href: buildHash(["classifiers", id, "add"]) }, icon("add"), "Add images"),
+      button(running ? "Training…" : "Train again", "retrain", running),
+      card.suspended ? button("Resume trainings", "resume") : button("Suspend trainings", "suspend"),
+    );
+  }
+
+  function approval(card) {
+    return notice(
+      "warning",
+      card.explanation ?? `The revision ${card.awaits_approval} is trained and waits for an approval.`,
+      card.writable ? button("Approve it", "approve", false, { revision: card.awaits_approval }, "primary") : null,
+      h("a", { href: buildHash(["classifiers", id, "compare", card.awaits_approval, "served"]) }, "Compare it with what is served"),
+    );
+  }
+
+  /** A button that locks at once: what was pressed is under way, and pressing it again would change nothing. */
+  function button(text, action, disabled = false, body = {}, kind = "") {
+    return h("button", { type: "button", class: kind, disabled: busy || disabled, onclick: (event) => act(event.target, action, body) }, text);
+  }
+
+  async function act(pressed, action, body) {
+    if (busy) return;
+    busy = true;
+    pressed.disabled = true;
+    fill(problem);
+    try {
+      const details = await context.api.post(`${path}/${action}`, body, { signal: context.signal });
+      context.announce({ retrain: "The training begins.", approve: "Approved.", suspend: "Suspended.", resume: "Resumed." }[action]);
+      busy = false;
+      context.update(details);
+    } catch (error) {
+      if (isAborted(error)) return;
+      busy = false;
+      fill(problem, manifestNotice(error) ?? errorNotice(error));
+      draw();
+    }
+  }
+
+  function drawSets() {
+    const card = context.classifier;
+    const rows = (card.classes ?? []).map((item) => [item.class, item.sources]);
+    if (card.negative_sources?.length > 0) rows.push(["Negative examples", card.negative_sources]);
+    if (rows.length === 0) return fill(sets);
+    fill(
+      sets,
+      h("h2", {}, "Classes"),
+      h(
+        "div",
+        { class: "table-box" },
+        h(
+          "table",
+          {},
+          h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Class"), h("th", { scope: "col" }, "Learns from"))),
+          h("tbody", {}, rows.map(([name, sources]) => h("tr", {}, h("th", { scope: "row", class: "row-name" }, name), h("td", {}, sourcesText(sources))))),
+        ),
+      ),
+      card.corrections?.length > 0
+        ? h("p", { class: "muted after" }, `${count(card.corrections.length, "image")} corrected by hand; see `, h("a", { href: buildHash(["classifiers", id, "quality"]) }, "Quality"), ".")
+        : null,
+    );
+  }
+
+  function drawDanger() {
+    const card = context.classifier;
+    if (!card.writable) return fill(danger, h("h2", {}, "Changes"), readOnlyNotice(card));
+    if (danger.childElementCount > 0) return;
+    fill(danger, h("h2", {}, "Delete"), h("p", { class: "muted" }, "Its revisions, images and reports are deleted with it."),
+      h("button", { type: "button", class: "danger-quiet", onclick: remove }, "Delete this classifier…"));
+  }
+
+  async function remove(event) {
+    const card = context.classifier;
+    const text = [`${card.name} stops answering at once, and its images, revisions and reports are deleted. This cannot be undone.`];
+    if (!(await confirm("Delete this classifier?", { text, action: "Delete it", typed: card.name, dangerous: true }))) return;
+    event.target.disabled = context.isDeleting = true;
+    try {
+      await context.api.delete(`/v3/classifiers/${encodeURIComponent(id)}`);
+    } catch (error) {
+      // Somebody else was faster: it is gone, which is what was asked for.
+      if (error.status !== 404) {
+        event.target.disabled = context.isDeleting = false;
+        return fill(problem, errorNotice(error));
+      }
+    }
+    context.announce(`${card.name} is deleted.`);
+    context.go(buildHash(["classifiers"]));
+  }
+}
+
+/** The progress, drawn into the same elements each time: a bar that is replaced would be read again. */
+function updateProgress(container, progress) {
+  let box = container.querySelector(".training");
+  if (box === null) {
+    box = h("div", { class: "card training" }, h("h2", {}), h("progress", { max: 100, value: 0, "aria-label": "Training" }), h("dl", { class: "pairs" }));
+    fill(container, box);
+  }
+  const [title, bar, facts] = box.children;
+  const stage = STAGES[progress.stage] ?? progress.stage;
+  if (title.textContent !== stage) title.textContent = stage;
+  bar.value = progress.percent;
+  const end = Date.parse(progress.estimated_completion);
+  const tuning = progress.fine_tuning;
+  fill(
+    facts,
+    pair("Done", `${progress.percent} %`),
+    Number.isNaN(end) ? null : pair("Time left", end <= Date.now() ? "a moment" : duration((end - Date.now()) / 1000)),
+    progress.images === undefined ? null : pair("Images", `${number(progress.images)} of ${number(progress.images_total)}`),
+    tuning === undefined ? null : pair("Fine-tuning", `network ${tuning.network} of ${tuning.networks}, epoch ${tuning.epoch} of ${tuning.epochs}`),
+    progress.accuracy === undefined ? null : pair("Accuracy", percent(progress.accuracy)),
+    progress.device === undefined ? null : pair("Device", progress.device),
+  );
+}
+
+function summary(card) {
+  const trained = card.history?.find((entry) => entry.served)?.trained;
+  const accuracy = card.accuracy;
+  return h(
+    "div",
+    { class: "card" },
+    h(
+      "div",
+      { class: "metrics" },
+      metric("Accuracy", percent(accuracy?.value), accuracy?.images === undefined ? "not measured" : `${interval(accuracy)}, on ${count(accuracy.images, "image")}`),
+      metric("Classes", number(card.class_count)),
+      trained === undefined ? null : metric("Trained", ago(trained), date(trained)),
+    ),
+  );
+}
+
+function metric(name, value, note = "") {
+  return h("div", { class: "metric" }, h("span", { class: "name" }, name), h("span", { class: "value" }, value), h("span", { class: "muted" }, note));
+}
+
+function pair(name, value) {
+  return h("div", {}, h("dt", {}, name), h("dd", {}, value));
+}
+
+function sourcesText(sources) {
+  const uploads = sources.filter((source) => source.upload !== undefined);
+  const size = uploads.reduce((sum, source) => sum + (source.bytes ?? 0), 0);
+  const erased = sources.filter((source) => source.erased).length;
+  return [
+    uploads.length > 0 ? h("div", {}, `${count(uploads.length, "upload")}${size > 0 ? `, ${bytes(size)}` : ""}`) : null,
+    sources.filter((source) => source.url !== undefined).map((source) => h("div", {}, h("code", {}, source.url))),
+    erased > 0 ? h("div", { class: "muted" }, `${erased} erased`) : null,
+  ];
+}
+
+/** The images that a failed training is about, as far as the check of its data names some. */
+async function showFaultyImages(container, path, context) {
+  let report;
+  try {
+    report = await context.api.get(`${path}/revisions/latest/data`, {}, { signal: context.signal });
+  } catch {
+    // The training failed before its data was read; its message says all there is.
+    return;
+  }
+  const files = (report.sets ?? []).flatMap((set) => (set.skipped ?? []).map((file) => ({ ...file, set: set.class ?? "negative examples" })));
+  if (files.length === 0) return;
+  const more = files.length - SHOWN_FILES;
+  fill(
+    container,
+    h("h2", { class: "after" }, "Images that could not be used"),
+    h("ul", {}, files.slice(0, SHOWN_FILES).map((file) => h("li", {}, `${file.set}: ${file.name}, ${file.reason}`)), more > 0 ? h("li", {}, `and ${more} more`) : null),
+    h("p", {}, h("a", { href: buildHash(["classifiers", context.classifier.classifier_id, "data", "latest"]) }, "All that was found in the data")),
+  );
+}

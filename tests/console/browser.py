@@ -1,0 +1,38 @@
+"""The browser of the console's tests: Chromium from the PATH, or the one that Playwright has installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Playwright, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MISSING = "no Chromium is installed: run `make browser`, or put chromium on the PATH"
+
+
+def find_browser() -> Path | None:
+    """The browser's program; None where there is none."""
+    on_path = next((found for name in NAMES if (found := shutil.which(name)) is not None), None)
+    if on_path is not None:
+        return Path(on_path)
+    with sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+    return own if own.exists() else None
+
+
+@contextmanager
+def running_browser(program: Path) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = launch(playwright, program)
+        yield browser
+        browser.close()
+
+
+def launch(playwright: Playwright, program: Path) -> Browser:
+    # Chromium's sandbox needs rights that containers do not have; it only opens pages of the test's own server.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    return playwright.chromium.launch(executable_path=program, args=arguments)
