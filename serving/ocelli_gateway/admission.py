@@ -45,6 +45,10 @@ class Admission:
             raise RefreshTokenError
         return self._admit(caller)
 
+    def knows(self, caller: Caller) -> bool:
+        """Whether the credentials of a caller still exist, and are the same."""
+        return self._authenticator.knows(caller)
+
     def _find_address(self, request: Request) -> str:
         peer = None if request.client is None else request.client.host
         return find_client_address(peer, request.headers.getlist(FORWARDED_HEADER), self._trusted_proxies)

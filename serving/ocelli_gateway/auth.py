@@ -17,7 +17,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from ocelli_gateway.credential_sets import (
     API_KEY_USER,
@@ -61,6 +61,8 @@ class Caller:
     """From the credential set."""
     fingerprint: str = ""
     """Of its credential set."""
+    expires_at: int | None = field(default=None, compare=False)
+    """When its token expires, in seconds since 1970; None where the credentials are not a token."""
 
 
 class TooManyFailuresError(TooManyRequestsError):
@@ -162,16 +164,23 @@ class Authenticator:
         """The caller whose refresh token it is; None where it is not valid, or not any more."""
         return self._find_subject(await self._tokens.read_refresh(token), address)
 
+    def knows(self, caller: Caller) -> bool:
+        """Whether the credential set of a caller is still the same."""
+        return any((item.user, item.fingerprint) == (caller.user, caller.fingerprint) for item in self._sets)
+
     def close(self) -> None:
         """Stop the threads."""
         for hasher in (self._password_hasher, self._api_key_hasher):
             hasher.shutdown(wait=False, cancel_futures=True)
 
     def _find_subject(self, subject: TokenSubject | None, address: str) -> Caller | None:
-        for item in self._sets if subject is not None else ():
+        if subject is None:
+            _log_failure("token", None, address)
+            return None
+        for item in self._sets:
             if subject == TokenSubject(user=item.user, fingerprint=item.fingerprint):
-                return _caller(item)
-        _log_failure("token", None if subject is None else subject.user, address)
+                return replace(_caller(item), expires_at=subject.expires_at)
+        _log_failure("token", subject.user, address)
         return None
 
     async def _check(self, credentials: BasicCredentials | None, address: str) -> Caller | None:

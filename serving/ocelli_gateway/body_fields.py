@@ -60,6 +60,10 @@ def parse_body(content: bytes, fields: Sequence[BodyField[Any]]) -> SentBody:
     """
     try:
         document = json.loads(content) if content.strip() else {}
+        # Half of a surrogate pair, escaped, is JSON but not Unicode text.
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ParameterError("The body has a text that is not Unicode; remove the lone surrogates.") from error
     except (ValueError, RecursionError) as error:
         where = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         raise ParameterError(f"The body is not JSON{where}; send one JSON object.") from error

@@ -74,16 +74,15 @@ class ClassifierStore:
         for namespace in wanted - self._watches.keys():
             self._watches[namespace] = NamespaceWatch(self._client, namespace)
         for namespace in self._watches.keys() - wanted:
-            for task in self._watches.pop(namespace).tasks:
-                task.cancel()
+            self._watches.pop(namespace).close()
 
     async def close(self) -> None:
         """Stop watching."""
-        tasks = [task for watch in self._watches.values() for task in watch.tasks]
+        watches = list(self._watches.values())
         self._watches.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for watch in watches:
+            watch.close()
+        await asyncio.gather(*(task for watch in watches for task in watch.tasks), return_exceptions=True)
 
     def unsynced(self) -> list[str]:
         """The namespaces that were not listed completely yet.
@@ -254,6 +253,10 @@ class ClassifierStore:
             projected = map(project_with_card, listing.items)
             known = [item for item in projected if item is not None and not item.deleted]
         return [item.card for item in sorted(known, key=lambda item: (item.age_order, item.name)) if item.card is not None]
+
+    def find_watch(self, namespace: str) -> NamespaceWatch | None:
+        """The watch of a namespace; None where no credential set has it any more."""
+        return self._watches.get(namespace)
 
     async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Classifier:
         """Create a Classifier.

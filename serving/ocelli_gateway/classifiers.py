@@ -12,16 +12,16 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 
-from ocelli_api.classifier import REST_WRITES_ALLOWED, REST_WRITES_ANNOTATION, Classifier, ClassifierSpec, DataRetention
+from ocelli_api.classifier import Classifier, ClassifierSpec, DataRetention
 from ocelli_api.export import ExportFormat
-from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle
+from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.revision import current_revision, definition, find_upload_digests, own_revision
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_errors import ClassifierChangedError, NameTakenError
 from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.definitions import DamagedArtifactError, Definitions
-from ocelli_gateway.example_sets import ExampleSet
+from ocelli_gateway.example_sets import ExampleSet, name_uploads
 from ocelli_gateway.known_classifiers import BriefClassifier
 from ocelli_gateway.manifests import (
     ExampleTerms,
@@ -34,14 +34,13 @@ from ocelli_gateway.manifests import (
 )
 from ocelli_gateway.recent import Recent
 from ocelli_gateway.refusals import (
-    ClassifierNotReadyError,
-    ConflictError,
     ParameterError,
     UnavailableError,
 )
 from ocelli_gateway.shown_status import explain, find_data_check, read_accuracy, read_progress
 from ocelli_gateway.tenant_usage import TenantUsage
 from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary
+from ocelli_gateway.write_rules import check_retrainable, check_writable
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
@@ -81,7 +80,7 @@ class Classifiers:
         """
         retention = DataRetention.DROP_AFTER_TRAINING if terms.opt_out else DataRetention.KEEP
         empty = ClassifierSpec(display_name=name, data_retention=retention, suspend=terms.suspend is True)
-        spec = grow_definition(empty, sets, round_number=1, customer=terms.customer)
+        spec = grow_definition(empty, name_uploads(sets), round_number=1, customer=terms.customer)
         check_size(spec)
         async with self._usage.adding_classifier(caller), self._usage.adding_bytes(caller, count_bytes(sets)):
             for _ in range(WRITE_ATTEMPTS):
@@ -156,7 +155,7 @@ class Classifiers:
         Raises:
             NotFoundError, ConflictError, ClassifierNotReadyError, ParameterError: it cannot.
         """
-        _check_retrainable(await self._store.read(caller.namespace, classifier_id))
+        check_retrainable(await self._store.read(caller.namespace, classifier_id))
 
     async def set_suspended(self, caller: Caller, classifier_id: str, *, suspend: bool) -> ClassifierDetails:
         """Suspend the trainings of a classifier, or resume them; returns once every replica knows.
@@ -167,7 +166,7 @@ class Classifiers:
         """
         for _ in range(WRITE_ATTEMPTS):
             classifier = await self._store.read(caller.namespace, classifier_id)
-            _check_writable(classifier)
+            check_writable(classifier)
             if classifier.spec.suspend is suspend:
                 return await self._describe(caller, classifier)
             try:
@@ -203,7 +202,7 @@ class Classifiers:
         location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
         for _ in range(WRITE_ATTEMPTS):
             classifier = await self._store.read(caller.namespace, classifier_id)
-            _check_retrainable(classifier)
+            check_retrainable(classifier)
             served = await self._served_definition(classifier)
             if served is None:
                 raise UnavailableError(
@@ -211,7 +210,7 @@ class Classifiers:
                     f"{classifier_id} serves, so it cannot be retrained; create another."
                 )
             round_number = 1 + max((source.round for source in served.sources), default=0)
-            spec = grow_definition(served, sets, round_number=round_number, customer=terms.customer)
+            spec = grow_definition(served, name_uploads(sets), round_number=round_number, customer=terms.customer)
             check_size(spec)
             # At each attempt: another change of the object may have erased the same zip. Unused zips are left to the next
             # erasure and to the operator's sweep: the same zip may belong to an earlier round.
@@ -233,7 +232,7 @@ class Classifiers:
             NotFoundError, ConflictError: there is none, or REST may not delete it.
         """
         classifier = await self._store.read(caller.namespace, classifier_id)
-        _check_writable(classifier)
+        check_writable(classifier)
         await self._store.delete(classifier)
         await asyncio.sleep(self._replica_delay_seconds)
 
@@ -323,30 +322,3 @@ def _build_details(
         suspended=classifier.spec.suspend,
         data_check=find_data_check(classifier.status),
     )
-
-
-def _check_writable(classifier: Classifier) -> None:
-    if not classifier.rest_may_write:
-        raise ConflictError(
-            f"{classifier} was created from a manifest and does not allow changes by REST; change the manifest, or allow them: "
-            f"kubectl -n {classifier.namespace} annotate clf {classifier.name} {REST_WRITES_ANNOTATION}={REST_WRITES_ALLOWED}"
-        )
-
-
-def _check_retrainable(classifier: Classifier) -> None:
-    _check_writable(classifier)
-    if classifier.spec.pretrained is not None:
-        raise ParameterError(
-            f"The classifier {classifier.classifier_id} comes from published weights and cannot be retrained; create another."
-        )
-    if classifier.spec.data_retention is DataRetention.DROP_AFTER_TRAINING:
-        raise ParameterError(
-            f"The classifier {classifier.classifier_id} was created with the learning opt-out: its images are not kept, and it "
-            "cannot be retrained. Create another."
-        )
-    # Nothing is trained while it is suspended, so more images can come.
-    waits = classifier.spec.suspend or find_awaited_approval(classifier) is not None
-    if lifecycle(classifier) is Lifecycle.TRAINING and not waits:
-        raise ClassifierNotReadyError(
-            f"The classifier {classifier.classifier_id} is in its first training; retrain it when the training has ended."
-        )

@@ -7,7 +7,7 @@ zips are stored.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,20 @@ class ExampleSet:
     class_name: str | None
     """None: negative examples."""
     file: SpooledFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedUpload:
+    """A zip of examples that is stored, or will be."""
+
+    class_name: str | None
+    """None: negative examples."""
+    sha256: str
+
+
+def name_uploads(sets: Iterable[ExampleSet]) -> tuple[NamedUpload, ...]:
+    """The uploads that the example sets of a form become."""
+    return tuple(NamedUpload(class_name=item.class_name, sha256=item.file.sha256) for item in sets)
 
 
 def parse_example_sets(form: Form) -> tuple[ExampleSet, ...]:
@@ -76,20 +90,21 @@ async def check_archives(
     """
     reports = await zips.inspect([example_set.file.path for example_set in sets], tenant, left=left)
     for example_set, report in zip(sets, reports, strict=True):
-        _check_archive(example_set.file, report)
+        check_archive(example_set.file, report, least_images=LEAST_IMAGES)
 
 
-def _check_archive(file: SpooledFile, report: ZipReport) -> None:
+def check_archive(file: SpooledFile, report: ZipReport, *, least_images: int) -> None:
+    """Raises InputError or LimitExceededError where the zip cannot be used."""
     part = shown_name(file.part_name)
     if report.refusal is not None:
         fault = report.refusal.fault
         kind: type[GatewayError] = LimitExceededError if fault in _LIMIT_FAULTS else InputError
         hint = _describe_text(file.path) if fault is ArchiveFault.NOT_A_ZIP else ""
         raise kind(f'The example set "{part}" cannot be used: {report.refusal.message}{hint}.')
-    if report.usable < LEAST_IMAGES:
-        missing = LEAST_IMAGES - report.usable
+    if report.usable < least_images:
+        missing = least_images - report.usable
         raise InputError(
-            f'The example set "{part}" has {report.usable} usable images and needs at least {LEAST_IMAGES}; '
+            f'The example set "{part}" has {report.usable} usable images and needs at least {least_images}; '
             f"add {missing} or more JPEG or PNG images.{_describe_skipped(report)}"
         )
 
@@ -109,12 +124,13 @@ def _describe_text(path: Path) -> str:
 def _describe_skipped(report: ZipReport) -> str:
     if not report.skipped:
         return ""
-    shown = [f"{shown_name(entry.name)} {_describe_fault(entry)}" for entry in report.skipped]
+    shown = [f"{shown_name(entry.name)} {describe_fault(entry)}" for entry in report.skipped]
     more = report.skipped_count - len(shown)
     return f" Skipped: {', '.join(shown)}{f', and {more} more' if more else ''}."
 
 
-def _describe_fault(entry: SkippedEntry) -> str:
+def describe_fault(entry: SkippedEntry) -> str:
+    """Why an entry of a zip is skipped, as the end of a sentence."""
     if entry.fault is EntryFault.UNSUPPORTED_COMPRESSION:
         return f"is compressed by {entry.method} (deflate and bzip2 are read)"
     return _ENTRY_FAULTS[entry.fault]

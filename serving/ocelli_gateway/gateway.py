@@ -14,16 +14,19 @@ from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import ObjectKey
 from ocelli_gateway.admission import Admission
 from ocelli_gateway.auth import Authenticator
+from ocelli_gateway.changes import Changes
 from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.classifiers import Classifiers
 from ocelli_gateway.classify import Classification
 from ocelli_gateway.credentials_folder import CredentialsFolder
 from ocelli_gateway.definitions import Definitions
+from ocelli_gateway.example_changes import ExampleChanges
 from ocelli_gateway.fair_slots import FairSlots
 from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.health import HealthCheck
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.overview import Overview
+from ocelli_gateway.pending_uploads import PendingUploads
 from ocelli_gateway.pixels import PixelReader
 from ocelli_gateway.prediction_client import PredictionClient
 from ocelli_gateway.quality import Quality
@@ -66,6 +69,9 @@ class Gateway:
     classifiers: Classifiers
     overview: Overview
     quality: Quality
+    changes: Changes
+    pending_uploads: PendingUploads
+    example_changes: ExampleChanges
     stored_files: StoredFiles
     user_data: UserData
     classification: Classification
@@ -73,6 +79,7 @@ class Gateway:
     health: HealthCheck
     requests: FairSlots
     downloads: FairSlots
+    event_streams: FairSlots
     examples_space: UploadSpace
     classify_space: UploadSpace
 
@@ -143,9 +150,10 @@ async def running_gateway(
         health = HealthCheck(folder, store, objects, settings.upload_folder)
         for task in (folder.watch(settings.credentials_poll_seconds), keys.keep(), health.watch()):
             resources.callback(asyncio.create_task(task).cancel)
-        classifiers = Classifiers(
-            store, objects, definitions, TenantUsage(store, objects), replica_delay_seconds=settings.replica_delay_seconds
-        )
+        usage, delay_seconds = TenantUsage(store, objects), settings.replica_delay_seconds
+        classifiers = Classifiers(store, objects, definitions, usage, replica_delay_seconds=delay_seconds)
+        changes = Changes(store, objects, replica_delay_seconds=delay_seconds)
+        pending_uploads = PendingUploads(store, objects, usage)
         report_reads = build_slots("reports are being read", CONCURRENT_READS, waiting_limit)
         yield Gateway(
             metrics=metrics,
@@ -156,6 +164,9 @@ async def running_gateway(
             classifiers=classifiers,
             overview=Overview(store, objects, classifiers),
             quality=Quality(store, RevisionFiles(objects, report_reads)),
+            changes=changes,
+            pending_uploads=pending_uploads,
+            example_changes=ExampleChanges(store, definitions, changes, pending_uploads, usage),
             stored_files=StoredFiles(store, definitions),
             user_data=UserData(store, objects),
             classification=Classification(
@@ -177,6 +188,8 @@ async def running_gateway(
                 waiting_limit=waiting_limit,
             ),
             downloads=build_slots("models are being downloaded", settings.max_concurrent_downloads, waiting_limit),
+            # Nobody waits for a stream, because those that are open have no end.
+            event_streams=build_slots("event streams are open", settings.max_event_streams, 0),
             examples_space=build_space(settings.max_concurrent_uploads),
             classify_space=build_space(settings.max_concurrent_classify_requests),
         )

@@ -17,7 +17,7 @@ from uvicorn._types import Scope
 
 from ocelli_gateway.errors import ErrorAnswer
 from ocelli_gateway.wire import TRANSACTION_HEADER
-from ocelli_http.connection import HEAD_LIMIT_BYTES, LimitedProtocol
+from ocelli_http.connection import DRAINING, HEAD_LIMIT_BYTES, LimitedProtocol
 
 LIVE_PATH = "/livez"
 """For load balancers, which ask every few seconds: not logged, and answered even if all connections are in use."""
@@ -25,6 +25,9 @@ CALLER_KEY = "ocelli.user"
 """Key of the scope that holds the name of the authenticated user."""
 LEFT_KEY = "ocelli.left"
 """Key of the scope that holds an event: set once the client cannot read the answer, or the body cannot become complete."""
+STOP_KEY = "ocelli.stop"
+"""Key of the scope that holds an event for answers without an end: set once the server stops, or the client has closed its
+sending side, which may mean that it has left."""
 CUT_OFF_KEY = "ocelli.cut_off"
 """Key of the scope that is true where the client closed its sending side before the body was complete."""
 PROBE_AFTER_SECONDS = 1.0
@@ -88,14 +91,25 @@ class ContractProtocol(LimitedProtocol):
                 data = _STAND_IN_METHOD + data[method.end(1) :]
         super().parse(data)
 
+    def begin_drain(self) -> None:
+        super().begin_drain()
+        self._report(STOP_KEY)
+
+    def shutdown(self) -> None:
+        self._report(STOP_KEY)
+        super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self._probe is not None:
             self._probe.cancel()
-        self._report_left()
+        self._report(LEFT_KEY)
 
     def on_headers_complete(self) -> None:
         self.scope[LEFT_KEY] = asyncio.Event()  # type: ignore[literal-required]
+        self.scope[STOP_KEY] = asyncio.Event()  # type: ignore[literal-required]
+        if getattr(self.server_state, DRAINING, False):
+            self.scope[STOP_KEY].set()  # type: ignore[literal-required]
         super().on_headers_complete()
         if self._unknown_method:
             # The application has not started yet, and must show the method of the client.
@@ -107,6 +121,7 @@ class ContractProtocol(LimitedProtocol):
         A connection closed on both sides looks the same until something is sent: then the client's system answers with a reset.
         """
         self._sending_ended = True
+        self._report(STOP_KEY)
         return self._has_answers_left()
 
     def _parse_on(self) -> None:
@@ -128,7 +143,7 @@ class ContractProtocol(LimitedProtocol):
             cycle.scope[CUT_OFF_KEY] = True  # type: ignore[literal-required]
             cycle.more_body = False
             cycle.message_event.set()
-            self._report_left()
+            self._report(LEFT_KEY)
         if self._probe is None:
             self._probe = self.loop.call_later(PROBE_AFTER_SECONDS, self._probe_client)
         return True
@@ -152,10 +167,11 @@ class ContractProtocol(LimitedProtocol):
     def _is_in_head(self) -> bool:
         return super()._is_in_head() or bool(self._line)
 
-    def _report_left(self) -> None:
+    def _report(self, key: str) -> None:
+        """Set an event of the requests in flight."""
         for cycle in (self._running, self.cycle):
             if cycle is not None:
-                cycle.scope[LEFT_KEY].set()  # type: ignore[literal-required]
+                cycle.scope[key].set()  # type: ignore[literal-required]
 
 
 def build_protocol(*, stall_seconds: float) -> type[ContractProtocol]:

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 
 from ocelli_api.lifecycle import Lifecycle
 from ocelli_gateway.cards import Manager
-from ocelli_gateway.fields import Schema
+from ocelli_gateway.fields import CLASSIFIER_ID, Schema
 from ocelli_gateway.limits import LIMITS
-from ocelli_gateway.management_fields import REVISION_PATTERN
-from ocelli_gateway.schemas import NOT_EMPTY, SHARE, SUMMARY, TIME, closed, reference
+from ocelli_gateway.management_fields import DIGEST_SCHEMA, REVISION_PATTERN
+from ocelli_gateway.schemas import ERROR, NOT_EMPTY, SHARE, SUMMARY, TIME, closed, reference
 
 REVISION: Schema = {"type": "string", "pattern": f"^{REVISION_PATTERN}$"}
-SHA256: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 _CARD: dict[str, Schema] = {
     **SUMMARY,
@@ -74,8 +73,8 @@ MANAGEMENT_SCHEMAS: Mapping[str, Schema] = {
     "Source": closed(
         {
             "url": NOT_EMPTY,
-            "upload": {**SHA256, "description": "SHA-256 of an uploaded zip."},
-            "sha256": {**SHA256, "description": "The required digest of what is at the URL."},
+            "upload": {**DIGEST_SCHEMA, "description": "SHA-256 of an uploaded zip."},
+            "sha256": {**DIGEST_SCHEMA, "description": "The required digest of what is at the URL."},
             "bytes": {**COUNT, "description": "Of the upload."},
             "round": {"type": "integer", "minimum": 0, "description": "In two classes, the image belongs to the later round."},
             "erased": {"const": True, "description": "The images were erased, as user data."},
@@ -114,7 +113,7 @@ MANAGEMENT_SCHEMAS: Mapping[str, Schema] = {
         optional=("promoted", "accuracy", "comparison"),
     ),
     "Correction": closed(
-        {"image": SHA256, "class": {"type": "string", "description": "Empty: the image is not used."}},
+        {"image": DIGEST_SCHEMA, "class": {"type": "string", "description": "Empty: the image is not used."}},
     ),
     "Details": closed(
         {
@@ -133,4 +132,39 @@ MANAGEMENT_SCHEMAS: Mapping[str, Schema] = {
         optional=(*_CARD_OPTIONAL, "backbone", "endpoint", "pinned_revision"),
     ),
     "Cards": closed({"classifiers": {"type": "array", "items": reference("Card")}}),
+    "Corrections": closed(
+        {
+            "corrections": {"type": "array", "items": reference("Correction"), "description": "All that hold then."},
+            "changed": {**COUNT, "description": "Images for which something else holds than before."},
+            "effect": {**NOT_EMPTY, "description": "What will happen, in one sentence."},
+            "manifest": {**NOT_EMPTY, "description": "YAML of the Classifier with these corrections."},
+            "revision": {**REVISION, "description": "The revision that these corrections make."},
+            "applied": {"type": "boolean", "description": "They are written; with `dry_run` they are not."},
+        }
+    ),
+    "DrawnId": closed({"classifier_id": CLASSIFIER_ID.schema}),
+    "StoredUpload": closed({"sha256": DIGEST_SCHEMA, "bytes": COUNT}),
+    "StoredUploads": closed({"uploads": {"type": "array", "items": reference("StoredUpload")}}),
+    "CheckedUpload": closed(
+        {
+            "sha256": DIGEST_SCHEMA,
+            "bytes": COUNT,
+            "images": {**COUNT, "description": "Usable ones. Absent where the zip was stored before."},
+            "skipped_count": COUNT,
+            "skipped": {
+                "type": "array",
+                "items": closed({"name": NOT_EMPTY, "reason": NOT_EMPTY}),
+                "description": "The first files that are not usable images.",
+            },
+        },
+        optional=("images", "skipped_count", "skipped"),
+    ),
+    "ManifestError": closed(
+        {**ERROR, "manifest": {**NOT_EMPTY, "description": "YAML of the Classifier with the change, to commit instead."}},
+        optional=("manifest",),
+    ),
+    "UploadsError": closed(
+        {**ERROR, "missing": {"type": "array", "items": DIGEST_SCHEMA, "description": "Uploads that are not stored."}},
+        optional=("missing",),
+    ),
 }

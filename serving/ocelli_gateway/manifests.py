@@ -6,7 +6,7 @@ Pure functions: it must not know cluster or store.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -31,7 +31,7 @@ from ocelli_api.classifier import (
 )
 from ocelli_api.names import build_object_name, customer_key
 from ocelli_api.revision import definition
-from ocelli_gateway.example_sets import ExampleSet
+from ocelli_gateway.example_sets import ExampleSet, NamedUpload
 from ocelli_gateway.refusals import LimitExceededError, ParameterError
 from ocelli_storage.archives import shown_name
 
@@ -138,17 +138,17 @@ def count_bytes(sets: Sequence[ExampleSet]) -> int:
 
 
 def grow_definition(
-    base: ClassifierSpec, sets: Sequence[ExampleSet], *, round_number: int, customer: str | None
+    base: ClassifierSpec, uploads: Iterable[NamedUpload], *, round_number: int, customer: str | None = None
 ) -> ClassifierSpec:
-    """The definition with the example sets added: to existing classes, as new classes after them, or to the negatives."""
+    """The definition with the uploads added: to existing classes, as new classes after them, or to the negatives."""
     examples: dict[str, tuple[Source, ...]] = {item.name: item.examples for item in base.classes}
     negatives = base.negative_examples
-    for example_set in sets:
-        source = Source(upload=example_set.file.sha256, round=round_number, customer=customer)
-        if example_set.class_name is None:
+    for upload in uploads:
+        source = Source(upload=upload.sha256, round=round_number, customer=customer)
+        if upload.class_name is None:
             negatives = (*negatives, source)
         else:
-            examples[example_set.class_name] = (*examples.get(example_set.class_name, ()), source)
+            examples[upload.class_name] = (*examples.get(upload.class_name, ()), source)
     classes = tuple(ExampleClass(name=name, examples=sources) for name, sources in examples.items())
     return replace(base, classes=classes, negative_examples=negatives)
 

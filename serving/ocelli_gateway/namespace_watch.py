@@ -12,6 +12,7 @@ from ocelli_api.pods import COMPONENT_LABEL, Component
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resource_cache import ResourceCache
 from ocelli_cluster.resources import CLASSIFIERS, PODS
+from ocelli_gateway.card_events import CardEvents
 from ocelli_gateway.known_classifiers import InferenceServer, KnownClassifier, project_server, project_with_card
 
 DELETED_SECONDS = 600.0
@@ -23,8 +24,14 @@ class NamespaceWatch:
 
     def __init__(self, client: ClusterClient, namespace: str) -> None:
         self._namespace = namespace
+        self.events = CardEvents()
         self.classifiers: ResourceCache[KnownClassifier | None] = ResourceCache(
-            client, CLASSIFIERS, project=project_with_card, namespace=namespace, index_by=_find_id
+            client,
+            CLASSIFIERS,
+            project=project_with_card,
+            namespace=namespace,
+            index_by=_find_id,
+            on_change=self.events.report,
         )
         self.servers: ResourceCache[InferenceServer | None] = ResourceCache(
             client,
@@ -38,6 +45,12 @@ class NamespaceWatch:
         self.tasks = [asyncio.create_task(self.classifiers.run()), asyncio.create_task(self.servers.run())]
         self._deleted: dict[str, float] = {}
         """UIDs of objects that were deleted here, and when: the cache may still have them for a while."""
+
+    def close(self) -> None:
+        """Stop watching, and end the subscriptions."""
+        for task in self.tasks:
+            task.cancel()
+        self.events.end()
 
     def is_synced(self) -> bool:
         """Whether a complete list of both was read."""

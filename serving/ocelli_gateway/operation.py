@@ -86,6 +86,8 @@ class Operation:
     needs_form: bool = True
     body: tuple[BodyField[Any], ...] = ()
     """The fields of its JSON body; empty: it has none."""
+    zip_description: str | None = None
+    """What the zip is that is its body, sent with any media type; None: its body is not a zip."""
     answers: tuple[Answer, ...]
     open: bool = False
     """It needs no credentials and no version."""

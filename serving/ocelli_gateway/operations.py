@@ -47,32 +47,33 @@ CLASSIFY_LIMITS = UploadLimits(body_bytes=110 * MEGABYTE, file_bytes=100 * MEGAB
 _HEADERS = {"Retry-After": "Seconds after which to try again.", "WWW-Authenticate": "How to authenticate."}
 
 
-def _refusal(error: GatewayError, description: str, *, schema: str = "Error") -> Answer:
+def build_refusal(error: GatewayError, description: str, *, schema: str = "Error") -> Answer:
+    """The answer to a request that fails with this error."""
     answer = answer_refusal(error)
     headers = {name: _HEADERS[name] for name in answer.headers}
     return Answer(status=answer.status, description=description, schema=schema, headers=headers, example=answer.body())
 
 
-UNAUTHORIZED = _refusal(UnauthorizedError(), "No or wrong credentials.")
-BAD_REQUEST = _refusal(
+UNAUTHORIZED = build_refusal(UnauthorizedError(), "No or wrong credentials.")
+BAD_REQUEST = build_refusal(
     ParameterError('The query parameter "version" is missing; give a date such as 2018-03-19.'),
     "A field is missing or wrong, or the data cannot be used.",
 )
-NOT_FOUND = _refusal(NotFoundError("Cannot find the classifier birds_1471823042."), "There is no such classifier.")
-CONFLICT = _refusal(
+NOT_FOUND = build_refusal(NotFoundError("Cannot find the classifier birds_1471823042."), "There is no such classifier.")
+CONFLICT = build_refusal(
     ConflictError(
         "Classifier team-a/birds was created from a manifest and does not allow changes by REST; change the manifest."
     ),
     "The classifier was created from a manifest and does not allow changes by REST.",
 )
-TOO_LARGE = _refusal(
+TOO_LARGE = build_refusal(
     TooLargeError("The request body is larger than 256 MB; send a smaller one."),
     "The request has more bytes than are read, or may be stored.",
 )
-TOO_MANY = _refusal(
+TOO_MANY = build_refusal(
     TooManyRequestsError("Too many requests; try again in a second."), "A limit is reached, or a queue is full."
 )
-UNAVAILABLE = _refusal(
+UNAVAILABLE = build_refusal(
     UnavailableError("The Kubernetes API did not answer as expected; try again."),
     "Something that the service depends on does not answer.",
 )
@@ -112,7 +113,7 @@ def _image_refusal(error: GatewayError, description: str) -> Answer:
     image_error = {"code": code, "description": message, "error_id": error_id}
     images = [{"classifiers": [], "image": "notes.txt", "error": image_error}]
     shown = type(error)(error.message, fields={"images": images, "images_processed": 1, "custom_classes": 0})
-    return _refusal(shown, description, schema="ClassifyError")
+    return build_refusal(shown, description, schema="ClassifyError")
 
 
 _POSITIVE_EXAMPLES = FilePart(

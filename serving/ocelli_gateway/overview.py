@@ -17,6 +17,7 @@ from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.classifiers import Classifiers
 from ocelli_gateway.details import StoredFacts, build_details
 from ocelli_gateway.limits import LIMITS
+from ocelli_gateway.namespace_watch import NamespaceWatch
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
 
@@ -47,6 +48,10 @@ class Overview:
             "limits": LIMITS,
             "quota": {name: limit for name, limit in quotas.items() if limit},
         }
+
+    def find_watch(self, caller: Caller) -> NamespaceWatch | None:
+        """The watch of the caller's namespace; None once its credentials are withdrawn."""
+        return self._store.find_watch(caller.namespace)
 
     async def list_cards(self, caller: Caller) -> list[Card]:
         """The card of every classifier of the caller, oldest first, from the watch cache. Raises ClusterError."""

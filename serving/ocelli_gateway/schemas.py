@@ -39,7 +39,7 @@ TIME: Schema = {"type": "string", "format": "date-time", "pattern": r"^\d{4}-\d\
 SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 _CODE: Schema = {"type": "integer", "minimum": 400, "maximum": 599, "description": "The HTTP status."}
 _STATUS: Schema = {"type": "string", "enum": [str(status) for status in Lifecycle]}
-_ERROR: dict[str, Schema] = {
+ERROR: dict[str, Schema] = {
     "code": _CODE,
     "error": {**NOT_EMPTY, "description": "One sentence for people."},
     "error_id": {"type": "string", "enum": list(ERROR_IDS)},
@@ -59,7 +59,7 @@ _CLASSIFIED: dict[str, Schema] = {
 }
 
 SCHEMAS: Mapping[str, Schema] = {
-    "Error": closed(_ERROR),
+    "Error": closed(ERROR),
     "Empty": closed({}),
     "Class": closed({"class": NOT_EMPTY}),
     "Classifier": closed(
@@ -140,7 +140,7 @@ SCHEMAS: Mapping[str, Schema] = {
             "classes": {"type": "array", "items": reference("ClassResult")},
         }
     ),
-    "ImageError": closed({"code": _CODE, "description": NOT_EMPTY, "error_id": _ERROR["error_id"]}),
+    "ImageError": closed({"code": _CODE, "description": NOT_EMPTY, "error_id": ERROR["error_id"]}),
     "ClassifiedImage": closed(
         {
             "classifiers": {"type": "array", "items": reference("ClassifierResult")},
@@ -158,7 +158,7 @@ SCHEMAS: Mapping[str, Schema] = {
     "ClassifiedImages": closed(
         {**_CLASSIFIED, "warnings": {"type": "array", "minItems": 1, "items": reference("Warning")}}, optional=("warnings",)
     ),
-    "ClassifyError": closed({**_ERROR, **_CLASSIFIED}, optional=_CLASSIFIED),
+    "ClassifyError": closed({**ERROR, **_CLASSIFIED}, optional=_CLASSIFIED),
     "Token": closed(
         {
             "access_token": NOT_EMPTY,
@@ -170,6 +170,6 @@ SCHEMAS: Mapping[str, Schema] = {
         }
     ),
     "TokenError": closed(
-        {"errorCode": NOT_EMPTY, "errorMessage": NOT_EMPTY, **_ERROR}, optional=("errorCode", "errorMessage", "error_id")
+        {"errorCode": NOT_EMPTY, "errorMessage": NOT_EMPTY, **ERROR}, optional=("errorCode", "errorMessage", "error_id")
     ),
 }

@@ -54,13 +54,17 @@ class GatewaySettings:
     max_concurrent_images: int = setting("OCELLI_GATEWAY_MAX_CONCURRENT_IMAGES", _COUNT, "32")
     """Images (up to 10 MB) held in memory at the same time. Further ones wait."""
     tenant_share_percent: int = setting("OCELLI_GATEWAY_TENANT_SHARE_PERCENT", number(int, 1, 100), "50")
-    """How much of the concurrent uploads, classify requests, images, predictions, fetches and downloads one tenant can use."""
+    """How much of the concurrent uploads, classify requests, images, predictions, fetches, downloads and event streams one
+    tenant can use."""
     max_concurrent_tenant_requests: int = setting("OCELLI_GATEWAY_MAX_CONCURRENT_TENANT_REQUESTS", _COUNT, "32")
     """Requests of one tenant that are handled at the same time, without uploads and classify requests. Further ones wait."""
     max_concurrent_fetches: int = setting("OCELLI_GATEWAY_MAX_CONCURRENT_FETCHES", _COUNT, "32")
     """Images by URL that are fetched at the same time. Further ones wait."""
     max_concurrent_downloads: int = setting("OCELLI_GATEWAY_MAX_CONCURRENT_DOWNLOADS", _COUNT, "32")
     """Model downloads that are sent at the same time. Further ones wait."""
+    max_event_streams: int = setting("OCELLI_GATEWAY_MAX_EVENT_STREAMS", _COUNT, "200")
+    """Streams of events (`/ocelli/v1/events`) that are open at the same time; each holds a connection. Further ones are
+    answered with 429."""
     url_allowed_networks: str = setting("OCELLI_GATEWAY_URL_ALLOWED_NETWORKS", NETWORKS, "")
     """Private networks that images by URL may be fetched from."""
     url_denied_networks: str = setting("OCELLI_GATEWAY_URL_DENIED_NETWORKS", NETWORKS, "")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jwt
@@ -29,6 +29,8 @@ class TokenSubject:
     user: str
     fingerprint: str
     """Of the credential set: a token is not valid any more once its password or key has changed."""
+    expires_at: int | None = field(default=None, compare=False)
+    """Of a token that was read, in seconds since 1970."""
 
 
 class Tokens:
@@ -91,6 +93,6 @@ class Tokens:
             )
             if not claims["iat"] - SKEW_SECONDS <= self._clock() < claims["exp"]:
                 return None
-            return TokenSubject(user=claims["sub"], fingerprint=claims[_FINGERPRINT_CLAIM])
+            return TokenSubject(user=claims["sub"], fingerprint=claims[_FINGERPRINT_CLAIM], expires_at=claims["exp"])
         except (jwt.PyJWTError, KeyError, TypeError, ValueError):
             return None

@@ -47,6 +47,16 @@ class PartUse(Protocol):
         """Whether the part is a text field. Parts that are neither are read and dropped."""
 
 
+class _WholeBody:
+    """The use of a body that is one file."""
+
+    def is_file(self, name: str) -> bool:
+        return True
+
+    def is_text(self, name: str) -> bool:
+        return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class UploadLimits:
     """Limits of one kind of request."""
@@ -105,6 +115,31 @@ class UploadSpace:
                 finally:
                     await collector.close()
                 yield Form(files=tuple(collector.files), texts=tuple(collector.texts), ignored=tuple(collector.ignored))
+            finally:
+                await asyncio.to_thread(folder.cleanup)
+
+    @asynccontextmanager
+    async def receive_file(self, request: Request, name: str, limit_bytes: int, *, tenant: str) -> AsyncIterator[SpooledFile]:
+        """The body of a tenant's request as a file, which is deleted when the context is left; `name` is for messages.
+
+        Raises:
+            InputError, TooLargeError: it cannot be read within the limits.
+        """
+        check_declared_length(request.headers, limit_bytes)
+        async with self.slots.slot(tenant, left=request.scope.get(LEFT_KEY)):
+            folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="ocelli-upload-", dir=self.folder)
+            try:
+                limits = UploadLimits(body_bytes=limit_bytes, file_bytes=limit_bytes)
+                collector = _FormCollector(folder=Path(folder.name), use=_WholeBody(), limits=limits)
+                sink = await collector.open_sink(PartHead(name=name, filename=None))
+                assert sink is not None
+                try:
+                    async for chunk in self.read_body(request, limit_bytes):
+                        await sink.write(chunk)
+                    await sink.close()
+                finally:
+                    await collector.close()
+                yield collector.files[0]
             finally:
                 await asyncio.to_thread(folder.cleanup)
 

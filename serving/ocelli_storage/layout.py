@@ -1,7 +1,8 @@
 """The layout of the object store.
 
     backbones/<digest>/…                                          written by the installation only, readable by all
-    tenants/<namespace>/uploads/<classifier id>/<sha256>.zip      examples uploaded by REST
+    tenants/<namespace>/uploads/<classifier id>/<sha256>.zip      examples uploaded by REST; `pending` is next to them if they
+                                                                  were sent before a Classifier refers to them
     tenants/<namespace>/sources/<classifier id>/<sha256>          copies of pinned sources, if the installation keeps them
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
                                                                   a check before the training adds `check/`: its outcome and its
@@ -51,6 +52,8 @@ SIGNATURE = "signature.json"
 NETWORK = "network"
 CURVES = "tensorboard"
 ZIP_SUFFIX = ".zip"
+PENDING = "pending"
+"""Name of the mark of uploads that were sent before a Classifier refers to them."""
 CHECK = "check"
 CHECK_OUTCOME = f"{CHECK}/{OUTCOME}"
 CHECK_REPORT = f"{CHECK}/{REPORT}"
@@ -99,6 +102,11 @@ class ClassifierLocation:
     def upload_key(self, sha256: str) -> str:
         """Key of the uploaded zip with that digest (hex)."""
         return f"{self._prefix(UPLOADS)}/{sha256}{ZIP_SUFFIX}"
+
+    @property
+    def pending_uploads_key(self) -> str:
+        """Key of the mark of uploads that no Classifier may ever refer to."""
+        return f"{self._prefix(UPLOADS)}/{PENDING}"
 
     def find_upload_digest(self, key: str) -> str | None:
         """The digest of the uploaded zip at a key; None for other keys."""

@@ -121,12 +121,12 @@ def test_list_is_answered_from_memory_without_the_kubernetes_api(management: Man
 
 
 def test_list_does_not_need_a_version(client: V3Client) -> None:
-    response = httpx.get(f"{client.http.base_url}ocelli/v1/classifiers", headers=client.http.headers)
+    response = httpx.get(f"{client.http.base_url}/ocelli/v1/classifiers", headers=client.http.headers)
     assert response.status_code == 200
 
 
 def test_unknown_address_of_the_management_api_needs_credentials_first(client: V3Client) -> None:
-    addresses = [f"{client.http.base_url}ocelli/v1/{path}" for path in ("nothing", "classifiers")]
+    addresses = [f"{client.http.base_url}/ocelli/v1/{path}" for path in ("nothing", "classifiers")]
     assert [httpx.get(address).status_code for address in addresses] == [401, 401]
 
 
