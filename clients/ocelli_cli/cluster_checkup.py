@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ def check_cluster(context: str, namespace: str | None, timeout_seconds: float | 
     except KubectlError as error:
         yield problem("cluster", str(error), f"check the context: kubectl --context={context} version")
         return
-    checks = (
+    checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("CRD", lambda: _check_crd(kubectl)),
         ("chart", lambda: _check_chart(kubectl, namespace)),
         ("store", lambda: _check_store(kubectl, namespace)),
