@@ -46,6 +46,7 @@ class StandInImage:
 class StandIn:
     """The project, what goes wrong, and what was asked."""
 
+    name: str = "Dogs"
     images: list[StandInImage] = field(default_factory=list)
     negative_tags: set[str] = field(default_factory=lambda: {"Negative"})
     domain: str = CLASSIFICATION
@@ -105,7 +106,7 @@ class StandIn:
         created = "2017-12-19T15:47:02.5477615Z"
         return {
             "id": identifier("project"),
-            "name": "Dogs",
+            "name": self.name,
             "description": "",
             "settings": settings,
             "created": created,

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from ocelli_local.certificates import Authority, Subject
+from tests.documented_commands import bash_blocks
 from tests.gateway_harness.stage import GatewayInstance
 from tests.gateway_harness.v3_client import V3Client
 from tests.unit.clients.command_line import CommandLine, Run
@@ -222,6 +223,12 @@ def test_a_sound_cluster_has_no_problem(anna: CommandLine, cluster: StandInClust
     checks = ("cluster", "CRD", "operator", "gateway", "store", "GPUs", "Classifiers")
     assert {check: found[check][0] for check in checks} == dict.fromkeys(checks, "ok")
     assert found["Classifiers"][1] == "1 Classifier, none stalled"
+
+
+def test_the_commands_of_the_page_examine_gateway_and_cluster(anna: CommandLine, cluster: StandInCluster) -> None:
+    (block,) = bash_blocks("docs/import.md", "When something does not work")
+    alone, with_cluster = (anna.succeed(*line.split()[1:]).out for line in block.splitlines())
+    assert ("CRD" in alone, "CRD" in with_cluster) == (False, True)
 
 
 def test_a_cluster_is_only_asked_if_its_context_is_given(anna: CommandLine, cluster: StandInCluster) -> None:

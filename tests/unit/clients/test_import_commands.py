@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from ocelli_cli import import_commands
 from ocelli_import.custom_vision_api import TrainingApi
+from tests.documented_commands import bash_blocks
 from tests.unit.clients.command_line import CommandLine, Run
 from tests.unit.clients.custom_vision_stand_in import KEY, OBJECT_DETECTION, SIGNATURE, StandIn, running_stand_in
 from tests.unit.clients.photographs import write_images
@@ -203,6 +205,17 @@ def test_without_an_endpoint_the_option_is_named(stranger: CommandLine) -> None:
     run = stranger.run("import", "custom-vision", "dogs", "Dogs")
     assert run.code == 2
     assert "give --endpoint URL, or set VISION_TRAINING_ENDPOINT" in run.err
+
+
+def test_the_commands_of_the_page_import_a_project(anna: CommandLine, stand_in: StandIn) -> None:
+    stand_in.name = "My dogs"
+    (block,) = bash_blocks("docs/import.md", "Azure Custom Vision")
+    variables = {"VISION_TRAINING_ENDPOINT": stand_in.address, "VISION_TRAINING_KEY": KEY}
+    exports, commands = block.splitlines()[:2], block.splitlines()[2:]
+    assert [line.split("=")[0] for line in exports] == [f"export {name}" for name in variables]
+    runs = [anna.succeed(*shlex.split(line)[1:], **variables) for line in commands]
+    assert "beagle" in runs[0].out
+    assert stand_in.downloads == 33
 
 
 def test_an_import_creates_the_classifier(anna: CommandLine, stand_in: StandIn) -> None:

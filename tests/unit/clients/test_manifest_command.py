@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import yaml
 
 from ocelli_api.classifier import API_VERSION, KIND, parse_spec
+from tests.documented_commands import bash_blocks
+from tests.gateway_harness.v3_client import V3Client
 from tests.unit.clients.command_line import CommandLine
 from tests.unit.clients.photographs import image_bytes, write_images
 
@@ -93,3 +96,18 @@ def test_a_folder_or_a_classifier_is_needed_and_not_both(stranger: CommandLine, 
 def test_json_is_the_manifest_too(stranger: CommandLine, pets: Path) -> None:
     run = stranger.succeed("manifest", str(pets), "--out", str(pets.parent / "zips"), "-o", "json")
     assert run.document == manifest(stranger, pets)
+
+
+def test_the_commands_of_the_page_print_manifests_of_a_folder_and_of_a_classifier(
+    anna: CommandLine, client: V3Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "photos" / "beagle", range(10))
+    write_images(tmp_path / "photos" / "husky", range(20, 30))
+    monkeypatch.chdir(tmp_path)
+    classifier_id = client.created("dogs")
+    (block,) = bash_blocks("docs/import.md", "A manifest to commit")
+    lines = [line.removesuffix(" > dogs.yaml") for line in block.splitlines()]
+    of_folder, of_classifier = (yaml.safe_load(anna.succeed(*shlex.split(line)[1:]).out) for line in lines)
+    assert of_folder["spec"]["classes"][0]["examples"][0]["url"].startswith("https://data.example.com/dogs/beagle-")
+    assert of_classifier["metadata"]["name"] == classifier_id.replace("_", "-")
+    assert [one["name"] for one in of_classifier["spec"]["classes"]] == ["a", "b"]
