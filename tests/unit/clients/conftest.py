@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.gateway_harness.fixtures import client, gateway, stage
+from tests.gateway_harness.fixtures import client, gateway, management, stage
 from tests.gateway_harness.stage import PASSWORD, USER, GatewayInstance
 from tests.unit.clients.command_line import CommandLine
 
-__all__ = ["client", "gateway", "stage"]
+__all__ = ["client", "gateway", "management", "stage"]
 
 
 @pytest.fixture
