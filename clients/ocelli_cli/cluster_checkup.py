@@ -12,7 +12,7 @@ from typing import Any
 from ocelli_cli.findings import Finding, ok, problem, warning
 from ocelli_cli.wording import count
 from ocelli_client import OcelliError
-from ocelli_client.examples import shorten
+from ocelli_client.texts import shorten
 
 CRD = "classifiers.ocelli.dev"
 PART_OF = "app.kubernetes.io/part-of=ocelli"

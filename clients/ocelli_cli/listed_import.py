@@ -14,8 +14,9 @@ from ocelli_cli.output import Payload, build_table, cells
 from ocelli_cli.session import Session
 from ocelli_cli.wording import count
 from ocelli_client import OcelliError
-from ocelli_client.examples import LEAST_IMAGES, build_examples, shorten
+from ocelli_client.examples import LEAST_IMAGES, build_examples
 from ocelli_client.image_files import FileLocation
+from ocelli_client.texts import shorten
 from ocelli_import.downloads import DownloadError, DownloadFolder, Fetch, download_all
 from ocelli_import.listing import ClassRules, Listing
 
@@ -96,7 +97,7 @@ def _check_files(listing: Listing, request: ImportRequest) -> Listing:
             f"{len(missing)} of {count(len(locations), 'file')} are not found: {named}; name the folder that paths are relative"
             " to with --images, or leave these out with --skip-missing"
         )
-    return listing.without(missing).with_notices([f"{count(len(missing), 'file')} not found; left out: {named}"])
+    return listing.without(missing).with_notices([f"Left out: {count(len(missing), 'file')} not found: {named}"])
 
 
 def _check_counts(listing: Listing) -> None:
@@ -130,7 +131,7 @@ def _download(session: Session, listing: Listing, request: ImportRequest, source
                 f"{len(failures)} of {count(total, 'image')} were not received: {named}; repeat the command, which goes on with"
                 " these, or leave them out with --skip-missing"
             )
-        left_out: Sequence[str] = [f"{count(len(failures), 'image')} not received; left out: {named}"]
+        left_out: Sequence[str] = [f"Left out: {count(len(failures), 'image')} not received: {named}"]
         listing = listing.without([failure.image for failure in failures]).with_notices(left_out)
         _check_counts(listing)
     source.check()

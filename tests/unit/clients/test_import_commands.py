@@ -79,7 +79,7 @@ def test_missing_files_are_left_out_on_request(stranger: CommandLine, tmp_path: 
     (tmp_path / "images" / "000.jpg").unlink()
     run = stranger.succeed("import", "csv", "pets", str(table), "--skip-missing", "--dry-run", "-o", "json")
     assert sets(run)["cat"] == 10
-    assert "1 file not found; left out" in run.document["notices"][-1]
+    assert "Left out: 1 file not found" in run.document["notices"][-1]
 
 
 def test_json_lines_are_read_like_csv(stranger: CommandLine, tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_coco_is_imported_with_its_notices(stranger: CommandLine, tmp_path: Path
     }
     (tmp_path / "coco.json").write_text(json.dumps(document))
     run = stranger.succeed("import", "coco", "pets", "coco.json", "--dry-run")
-    assert "nothing is cropped" in run.err
-    assert "1 images have no annotation; left out: 020.jpg" in run.err
+    assert "Nothing is cropped" in run.err
+    assert "Left out: 1 image without an annotation: 020.jpg" in run.err
 
 
 def test_a_class_with_too_few_images_is_refused_with_both_remedies(stranger: CommandLine, tmp_path: Path) -> None:
