@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ocelli_cli.creation_commands import CreationRequest, create_from_examples
 from ocelli_cli.example_check import RefusedExamplesError
@@ -18,7 +17,7 @@ from ocelli_client.examples import LEAST_IMAGES, build_examples
 from ocelli_client.image_files import FileLocation
 from ocelli_client.texts import shorten
 from ocelli_import.downloads import DownloadError, DownloadFolder, Fetch, download_all
-from ocelli_import.listing import ClassRules, Listing
+from ocelli_import.listing import ClassRules, Listing, RemoteImage
 
 DOWNLOADS = Path("ocelli-downloads")
 
@@ -81,7 +80,7 @@ def import_listing(session: Session, listing: Listing, request: ImportRequest, s
     )
 
 
-def _not_remote(image: Any) -> Path:
+def _not_remote(image: RemoteImage) -> Path:
     raise DownloadError(f"{image.name} is not on this machine")
 
 
