@@ -26,7 +26,8 @@ from ocelli_import.listing import RemoteImage
 MANIFEST_NAME = "downloads.jsonl"
 ATTEMPTS = 5
 CONNECTIONS = 8
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 30.0
+"""Of silence; Ctrl-C waits for what is in flight."""
 _LONGEST_PAUSE_SECONDS = 60.0
 _TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 USER_AGENT = "ocelli-import"
