@@ -6,6 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.unit.clients.custom_vision_stand_in import KEY, StandInImage, identifier, running_stand_in
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -13,6 +15,7 @@ PYTHON = CHECKOUT / ".venv" / "sdk" / "bin" / "python"
 STEPS = CHECKOUT / "tests" / "sdk" / "custom_vision_steps.py"
 
 
+@pytest.mark.slow
 def test_microsofts_client_reads_the_stand_in() -> None:
     with running_stand_in() as stand_in:
         stand_in.add("husky", range(300))

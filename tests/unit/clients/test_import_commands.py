@@ -170,6 +170,7 @@ def test_images_that_are_not_received_are_an_error_and_kept_ones_are_not_asked_f
     assert stand_in.downloads == 2
 
 
+@pytest.mark.slow
 def test_an_import_that_was_killed_goes_on_with_the_missing_images(
     stranger: CommandLine, stand_in: StandIn, tmp_path: Path
 ) -> None:
