@@ -213,6 +213,7 @@ def describe(service: Service, state: StateFolder, own_kubectl: Path | None) -> 
     lines = [
         "",
         f"Ocelli is ready at {service.address}",
+        f"  console {service.address}/console/",
         f"  user {service.user}, password {service.password} (or user apikey with the same password)",
         f"  export KUBECONFIG={shlex.quote(str(state.kubeconfig))}",
         *([] if own_kubectl is None else [f"  alias kubectl={shlex.quote(str(own_kubectl))}   # kubectl is not installed"]),

@@ -3,8 +3,9 @@
 It replaces a finalizer, which would block deletions while the operator is down. It lists the stored objects first and all
 Classifiers afterwards, so that it sees the references to everything that it listed. What it deletes cannot be restored, so it
 spares much: young objects, because an upload precedes its Classifier; objects that this installation has not seen as orphans
-for an hour; the whole store if it belongs to another installation; a namespace with suspiciously many orphans; and everything
-that an object which this release cannot parse may refer to. Before it deletes the orphans of a Classifier it looks at that
+for an hour; the whole store if it belongs to another installation; a namespace with suspiciously many orphans, not counting
+uploads that are marked as sent before their Classifier; and everything that an object which this release cannot parse may refer
+to. Before it deletes the orphans of a Classifier it looks at that
 Classifier once more.
 
 The data of a Classifier whose deletion was seen is deleted at once, or, if the store belongs to another installation, as soon
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -36,7 +37,7 @@ from ocelli_operator.references import (
     parse_key,
 )
 from ocelli_operator.store_owner import Ownership, claim_store
-from ocelli_storage.layout import DEFINITION, SOURCES, TENANTS, UPLOADS, ClassifierLocation
+from ocelli_storage.layout import DEFINITION, PENDING, SOURCES, TENANTS, UPLOADS, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,12 @@ def find_orphans(
     return orphans
 
 
+def find_pending(objects: Iterable[StoredObject]) -> set[StoredClassifier]:
+    """The classifiers, existing or not, whose uploads were sent before a Classifier refers to them. Pure."""
+    keys = filter(None, (parse_key(item.key) for item in objects))
+    return {key.classifier for key in keys if key.kind == UPLOADS and key.path == (PENDING,)}
+
+
 class StoreSweep:
     """Deletes orphans from the object store. Each operator creates one when it starts to lead.
 
@@ -160,7 +167,11 @@ class StoreSweep:
         since = await self._ages.note(ownership.installation, {_place_of(key) for key in all_orphans}, now)
         orphans = find_orphans(objects, live.references, spared_since)
         due = [key for key in orphans if since.get(_place_of(key), now) <= spared_since]
-        stopped = self._find_suspicious(objects, orphans, live) & {key.namespace for key in due}
+        pending = find_pending(objects)
+        # They would make a namespace suspicious, although no Classifier can be missing that refers to them.
+        examined = [item for item in objects if not _is_upload_of(pending, parse_key(item.key))]
+        unused = [key for key in orphans if not _is_upload_of(pending, key)]
+        stopped = self._find_suspicious(examined, unused, live) & {key.namespace for key in due}
         deleted = await self._delete_due([key for key in due if key.namespace not in stopped], live)
         if deleted:
             logger.info("store swept", extra={"deleted": deleted, "examined": len(objects)})
@@ -170,7 +181,7 @@ class StoreSweep:
             deleted=deleted,
             stopped=StopReason.SHARE_EXCEEDED,
             stopped_namespaces=tuple(sorted(stopped)),
-            message=_describe_suspicious(sorted(stopped), objects, orphans),
+            message=_describe_suspicious(sorted(stopped), examined, unused),
             lost_artifacts=lost,
         )
 
@@ -304,6 +315,10 @@ def _namespace_of(key: str) -> str:
 def _place_of(key: StoredKey) -> str:
     """What the age of an orphan is recorded for: an upload, or the folder of any other object, so that there are few."""
     return str(key) if key.kind in (UPLOADS, SOURCES) else str(key).rsplit("/", 1)[0]
+
+
+def _is_upload_of(classifiers: Set[StoredClassifier], key: StoredKey | None) -> bool:
+    return key is not None and key.kind == UPLOADS and key.classifier in classifiers
 
 
 def _describe_suspicious(namespaces: Sequence[str], objects: Iterable[StoredObject], orphans: Sequence[StoredKey]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ocelli_gateway.fields import Field, Place
 from ocelli_gateway.management_schemas import MANAGEMENT_SCHEMAS
-from ocelli_gateway.operation import JSON_TYPE, ZIP_TYPE, Answer, FilePart, FormType, Operation
+from ocelli_gateway.operation import FILE_TYPE, JSON_TYPE, Answer, FilePart, FormType, Operation
 from ocelli_gateway.quality_schemas import QUALITY_SCHEMAS
 from ocelli_gateway.schemas import SCHEMAS, reference
 from ocelli_gateway.wire import TRANSACTION_HEADER
@@ -80,7 +80,7 @@ def _build_operation(operation: Operation) -> dict[str, Any]:
             "content": {JSON_TYPE: {"schema": _build_body(operation)}},
         }
     if operation.zip_description is not None:
-        content = {ZIP_TYPE: {"schema": {**_FILE, "description": operation.zip_description}}}
+        content = {FILE_TYPE: {"schema": {**_FILE, "description": operation.zip_description}}}
         built["requestBody"] = {"required": True, "content": content}
     built["responses"] = {str(answer.status): _build_answer(answer) for answer in operation.answers}
     return built

@@ -17,7 +17,6 @@ from ocelli_gateway.fields import Field, Place, SentFields, T, plain_name
 
 JSON_TYPE = "application/json"
 FILE_TYPE = "application/octet-stream"
-ZIP_TYPE = "application/zip"
 _PLACEHOLDER = re.compile(r"\\\{[a-z_]+\\\}")
 
 
@@ -46,7 +45,7 @@ class FilePart:
     description: str
     names: str | None = None
     """Pattern (ECMA-262) of the allowed names, where `name` has a placeholder."""
-    media_types: tuple[str, ...] = (ZIP_TYPE,)
+    media_types: tuple[str, ...] = ("application/zip",)
     repeats: bool = False
 
     def matches(self, part_name: str) -> bool:
@@ -88,7 +87,7 @@ class Operation:
     body: tuple[BodyField[Any], ...] = ()
     """The fields of its JSON body; empty: it has none."""
     zip_description: str | None = None
-    """What its body is, which is a zip; None: it is not."""
+    """What the zip is that is its body, sent with any media type; None: its body is not a zip."""
     answers: tuple[Answer, ...]
     open: bool = False
     """It needs no credentials and no version."""

@@ -130,7 +130,7 @@ function buildContext(current, query) {
 function focusHeading(container) {
   const title = container.querySelector("h1");
   if (title === null) return;
-  document.title = title.textContent === "Ocelli" ? "Ocelli" : `${title.textContent} – Ocelli`;
+  document.title = `${container.dataset.title ?? title.textContent} – Ocelli`;
   title.tabIndex = -1;
   // What the person has chosen meanwhile keeps the focus.
   if (!container.contains(document.activeElement)) title.focus({ preventScroll: true });

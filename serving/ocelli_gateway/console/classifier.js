@@ -2,7 +2,7 @@
 //
 // Each page is called as `show(container, context, classifierId, ...rest of the address)`. Its context has in addition:
 // `classifier` (the card with all details, always the newest), `watch(listener)` (called after each change; returns its end),
-// `update(details)` (an answer of the API that holds the new state), and `reload()`.
+// `update(details)` (an answer of the API that holds the new state), `reload()`, and `isDeleting`, which a page sets.
 
 import { isAborted } from "./api.js";
 import { fill, h, icon } from "./dom.js";
@@ -57,6 +57,7 @@ export async function show(container, context, id, name = FIRST, ...rest) {
   };
   const page = Object.hasOwn(PAGES, name) ? PAGES[name] : undefined;
   fill(container, head, gone, body);
+  container.dataset.title = [page?.text ?? PAGES[page?.tab]?.text, own.classifier.name].filter(Boolean).join(": ");
   drawHead();
   const end = context.live.subscribe((change) => {
     if (change.id !== undefined && change.id !== id) return;
@@ -85,7 +86,8 @@ export async function show(container, context, id, name = FIRST, ...rest) {
   }
 
   function drawGone() {
-    if (gone.childElementCount > 0) return;
+    // Whoever deletes it here knows.
+    if (own.isDeleting || gone.childElementCount > 0) return;
     const text = "This classifier was deleted elsewhere. What you see is the last that was known; nothing can be changed any more.";
     fill(gone, notice("warning", text, h("a", { href: buildHash(["classifiers"]) }, "All classifiers")));
     context.announce(text);
@@ -130,6 +132,10 @@ export async function show(container, context, id, name = FIRST, ...rest) {
           ),
       ),
     );
+    // In a narrow window the tab of the page may be outside.
+    const tabs = head.querySelector(".tabs");
+    const tab = tabs.querySelector("[aria-current]");
+    if (tab) tabs.scrollLeft = tab.offsetLeft - (tabs.clientWidth - tab.clientWidth) / 2;
     if (focused) head.querySelector(`[data-tab="${focused}"]`)?.focus();
   }
 }

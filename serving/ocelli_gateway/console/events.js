@@ -1,6 +1,6 @@
 // The classifiers, live: a list, kept current by the service's events. One stream serves all pages.
 
-import { isAborted } from "./api.js";
+import { isAborted, NotReachableError } from "./api.js";
 
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 15000;
@@ -78,7 +78,8 @@ export class LiveClassifiers {
       for (;;) {
         const { value, done } = await reader.read().catch(async (error) => {
           await list;
-          throw error;
+          // However a stream breaks, the service could not be reached any longer.
+          throw signal.aborted ? error : new NotReachableError();
         });
         if (done) break;
         clearTimeout(silence);

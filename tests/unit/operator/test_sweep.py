@@ -48,7 +48,11 @@ def test_curves_are_kept_and_deleted_with_their_revision() -> None:
 
 def test_a_failed_attempt_keeps_its_documents_and_not_what_only_a_training_needs() -> None:
     failed = References(revisions=frozenset(), trainings=frozenset(), uploads=None, failed=frozenset({("r2", 3)}))
-    kept = ["ns/trainings/dogs_1/r2/3/check/report.html", "ns/trainings/dogs_1/r2/3/outcome.json"]
+    kept = [
+        "ns/trainings/dogs_1/r2/3/check/report.html",
+        "ns/trainings/dogs_1/r2/3/image-data/thumbnails.safetensors",
+        "ns/trainings/dogs_1/r2/3/outcome.json",
+    ]
     lost = [
         "ns/trainings/dogs_1/r2/3/image-data/pixels.bin",
         "ns/trainings/dogs_1/r2/3/checkpoint.json",
@@ -109,9 +113,10 @@ class KnownClassifiers:
         return Listing(items=(MANIFEST,) if selector.endswith("=dogs_1") else (), resource_version="1")
 
 
-def build_sweep(store: Any) -> StoreSweep:
-    """A sweep without minimum age and share limit."""
-    settings = SweepSettings(namespaces=(), minimum_age=timedelta(0), limit_percent=100, adopted_installation="")
+def build_sweep(store: Any, **limits: Any) -> StoreSweep:
+    """A sweep without minimum age and, by default, without share limit."""
+    given = {"minimum_age": timedelta(0), "limit_percent": 100, **limits}
+    settings = SweepSettings(namespaces=(), adopted_installation="", **given)
 
     async def identify() -> str:
         return "this-installation"
@@ -241,3 +246,40 @@ def test_a_missing_definition_is_not_requested(tmp_path: Path) -> None:
         return store.read
 
     assert asyncio.run(scenario()) == []
+
+
+DRAWN = ClassifierLocation(namespace="team-b", classifier_id="drawn_1")
+
+
+def left_after_sweeps(folder: Path, contents: list[str], *moments: datetime, **limits: Any) -> set[str]:
+    """The keys that are left after sweeps at these moments, with the share limit of the default."""
+
+    async def scenario() -> set[str]:
+        store = open_store(folder.as_uri())
+        for key in contents:
+            await store.put(key, b"zip")
+        sweep = build_sweep(store, limit_percent=25, **limits)
+        for moment in moments:
+            await sweep.sweep(moment)
+        return {item.key for item in await store.list_objects("tenants")}
+
+    return asyncio.run(scenario())
+
+
+def test_uploads_of_a_drawn_id_are_kept_for_an_hour_and_then_deleted(tmp_path: Path) -> None:
+    now, hour = datetime.now(UTC), timedelta(hours=1)
+    keys = [DRAWN.pending_uploads_key, *(DRAWN.upload_key(f"{number:064x}") for number in range(30))]
+    limits = {"minimum_age": hour}
+    assert left_after_sweeps(tmp_path, keys, now, now + 0.9 * hour, **limits) == set(keys)
+    assert left_after_sweeps(tmp_path, [], now + 1.1 * hour, now + 2.2 * hour, **limits) == set()
+
+
+def test_uploads_that_no_classifier_refers_to_and_that_are_not_marked_stop_the_sweep_of_a_namespace(tmp_path: Path) -> None:
+    key = DRAWN.upload_key("a" * 64)
+    assert left_after_sweeps(tmp_path, [key], NOW, NOW + timedelta(days=1)) == {key}
+
+
+def test_marked_uploads_do_not_hide_that_classifiers_are_missing(tmp_path: Path) -> None:
+    gone = ClassifierLocation(namespace=DRAWN.namespace, classifier_id="gone_1").artifact_key(REVISION, "artifact.json")
+    marked = [DRAWN.pending_uploads_key, *(DRAWN.upload_key(f"{number:064x}") for number in range(30))]
+    assert gone in left_after_sweeps(tmp_path, [gone, *marked], NOW, NOW + timedelta(days=1))

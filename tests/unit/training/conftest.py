@@ -165,8 +165,10 @@ class Trainer:
 
     revision = "0123456789"
 
-    def __init__(self, folder: Path, *, namespace: str = "team-a", classifier_id: str = "dogs_1") -> None:
-        """`folder` exists and is empty."""
+    def __init__(
+        self, folder: Path, *, namespace: str = "team-a", classifier_id: str = "dogs_1", store_folder: Path | None = None
+    ) -> None:
+        """`folder` exists and is empty. `store_folder` is that of an existing store; None: it has its own."""
         self.location = ClassifierLocation(namespace=namespace, classifier_id=classifier_id)
         self.folder = folder
         self.file_sources = folder / "examples"
@@ -174,8 +176,8 @@ class Trainer:
         self.termination_message = folder / "termination-log"
         for path in (self.file_sources, self.scratch):
             path.mkdir()
-        self.store = open_store((folder / "store").as_uri())
-        self.backbone = install_backbone(folder / "store")
+        self.store = open_store((store_folder or folder / "store").as_uri())
+        self.backbone = install_backbone(store_folder or folder / "store")
         self.environment: dict[str, str] = {
             Environment.STORE_URL: self.store.url,
             Environment.CLASSIFIER: f"{namespace}/dogs",

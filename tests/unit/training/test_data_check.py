@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ocelli_api.outcome import ExitCode, OutcomeReason, Stage
-from ocelli_storage.layout import CHECK_OUTCOME, DEFINITION, is_image_data
+from ocelli_storage.layout import CHECK_OUTCOME, DEFINITION, THUMBNAILS, is_image_data
 from ocelli_storage.object_store import StoreQuotaError
 from tests.unit.training import made_pictures as pictures
 from tests.unit.training.conftest import Trainer
@@ -56,7 +56,8 @@ def test_the_page_shows_images_to_look_at(checked: Any) -> None:
 def test_what_was_read_is_stored_for_each_customer(checked: Any) -> None:
     prefix = checked.location.checked_prefix(checked.revision, 1)
     names = [key.removeprefix(f"{prefix}/") for key in checked.keys("/trainings/") if is_image_data(key)]
-    assert names == [f"customer-{ANNA}/pixels.bin", f"customer-{ANNA}/sources.json", "pixels.bin", "sources.json"]
+    files = ["pixels.bin", "sources.json", THUMBNAILS]
+    assert names == [*(f"customer-{ANNA}/{file}" for file in files), *files]
 
 
 def test_the_training_reads_no_source_and_makes_the_same_artifact(
@@ -139,7 +140,9 @@ def test_bad_data_is_not_stored_for_a_training(trainer: Any, make_example_zip: A
     trainer.add_class("few", make_example_zip(3))
     trainer.add_class("good", make_example_zip(12, first_seed=100, red=RED))
     trainer.check()
-    assert [key for key in trainer.keys("/trainings/") if is_image_data(key)] == []
+    stored = [key.rpartition("/")[2] for key in trainer.keys("/trainings/") if is_image_data(key)]
+    # People look at the images of a failed check.
+    assert stored == [THUMBNAILS]
     assert "What has to change before a training" in trainer.check_page
 
 

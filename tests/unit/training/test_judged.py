@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ocelli_storage.judged import JUDGED, Judged, JudgedError, load_judged, save_judged
+from ocelli_storage.judged import JUDGED, Judged, JudgedError, load_judged, read_judged, save_judged
 from ocelli_storage.layout import ClassifierLocation, is_image_data
 from ocelli_storage.object_store import ObjectStore
 from ocelli_storage.store_url import open_store
@@ -117,6 +117,41 @@ def test_a_file_with_odd_metadata_is_explained(store: ObjectStore, fact: str, va
     odd = {**header["__metadata__"], fact: value}
     asyncio.run(store.put(key, safetensors.numpy.save(safetensors.numpy.load(content), odd)))
     assert refusal(store) == f"the stored scores of revision {REVISION} are damaged"
+
+
+def test_a_long_header_is_not_parsed(store: ObjectStore) -> None:
+    content = (2 << 20).to_bytes(8, "little") + b"[" * (2 << 20)
+    asyncio.run(store.put(judged_key(None), content))
+    assert refusal(store) == f"the stored scores of revision {REVISION} are damaged"
+
+
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        ("scores", np.full((4, 2), 1.5, dtype=np.float32)),
+        ("scores", np.full((4, 2), np.nan, dtype=np.float32)),
+        ("scores", np.zeros((4, 2), dtype=np.float64)),
+        ("digests", np.zeros((4, 31), dtype=np.uint8)),
+        ("actual", np.full(4, 2, dtype=np.int32)),
+        ("groups", np.zeros(3, dtype=np.int32)),
+    ],
+    ids=["above 1", "no number", "another type", "short digests", "unknown class", "another length"],
+)
+def test_odd_tensors_are_explained(store: ObjectStore, name: str, odd: np.ndarray) -> None:
+    save(store, make_judged(), [None] * 4)
+    content = asyncio.run(store.get(judged_key(None), limit_bytes=1 << 20))
+    facts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    tensors = {**safetensors.numpy.load(content), name: odd}
+    asyncio.run(store.put(judged_key(None), safetensors.numpy.save(tensors, facts)))
+    assert refusal(store) == f"the stored scores of revision {REVISION} are damaged"
+
+
+def test_the_size_of_all_files_together_is_limited(store: ObjectStore) -> None:
+    save(store, make_judged(), [None, ANNA, BERT, ANNA])
+    objects = asyncio.run(store.list_objects(LOCATION.image_data_prefix(REVISION)))
+    largest = max(item.size_bytes for item in objects)
+    with pytest.raises(JudgedError, match="has more than"):
+        asyncio.run(read_judged(store, REVISION, objects, limit_bytes=largest + 1))
 
 
 def test_files_of_two_trainings_are_not_mixed(store: ObjectStore) -> None:

@@ -88,6 +88,13 @@ export class ExampleEditor {
       h("p", { class: "drop-title" }, "Drop folders or zips of images here"),
       h("p", { class: "muted" }, "One folder or zip for each class; its name becomes the class. Several at once, or a folder of folders."),
       h(
+        "p",
+        { class: "muted" },
+        "A folder named ",
+        h("i", {}, "negatives"),
+        " has images of none of the classes, such as empty streets for cars: they teach the classifier when to answer nothing.",
+      ),
+      h(
         "div",
         { class: "actions" },
         h("button", { type: "button", onclick: () => folder.click() }, icon("folder"), "Choose a folder"),
@@ -114,7 +121,7 @@ export class ExampleEditor {
       sets.isChecking
         ? h(
             "div",
-            { class: "checking", role: "status" },
+            { class: "checking" },
             h("span", {}, `Checking image ${sets.checked + 1} of ${sets.toCheck}…`),
             h("progress", { max: sets.toCheck, value: sets.checked, "aria-label": "Images checked" }),
           )
@@ -146,7 +153,7 @@ export class ExampleEditor {
       onchange: () => sets.setNegative(set.key, toggle.checked),
     });
     const nameField = h("div", { class: "field" }, h("label", { for: input.id }, "Class"), input);
-    const negativeTitle = h("h3", {}, "Negative examples");
+    const negativeTitle = h("h2", {}, "Negative examples");
     const numbers = h("p", { class: "set-count" });
     const faults = h("div", {});
     const previews = h("div", { class: "previews", "aria-hidden": "true" });
@@ -165,7 +172,7 @@ export class ExampleEditor {
       previews,
       faults,
       left,
-      h("label", { class: "check", for: toggle.id }, toggle, "Negative examples: images of none of the classes"),
+      h("label", { class: "check", for: toggle.id }, toggle, "These are negative examples"),
     );
     const draw = () => {
       nameField.hidden = set.negative;

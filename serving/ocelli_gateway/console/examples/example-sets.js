@@ -13,7 +13,7 @@ export class ExampleSets {
   /** `onChange()` is called after each change. */
   constructor(onChange) {
     this._onChange = onChange;
-    /** [{key, name, negative, images, unusable, duplicates}] */
+    /** [{key, name, negative, images, places (of images by digest), unusable, duplicates}] */
     this.sets = [];
     this.notices = [];
     this.checked = 0;
@@ -46,7 +46,7 @@ export class ExampleSets {
       let set = this.sets.find((other) => (negative ? other.negative : !other.negative && other.name === cleaned));
       if (set === undefined) {
         this._numbers += 1;
-        set = { key: this._numbers, name: cleaned, negative, images: [], unusable: [], duplicates: [] };
+        set = { key: this._numbers, name: cleaned, negative, images: [], places: new Map(), unusable: [], duplicates: [] };
         this.sets.push(set);
       }
       for (const file of files) work.push({ set, file });
@@ -123,9 +123,11 @@ function place(set, file) {
     set.unusable.push(file);
     return;
   }
-  const same = set.images.findIndex((image) => image.sha256 === file.sha256);
-  if (same < 0) set.images.push(file);
-  else if (compareText(file.name, set.images[same].name) < 0) {
+  const same = set.places.get(file.sha256);
+  if (same === undefined) {
+    set.places.set(file.sha256, set.images.length);
+    set.images.push(file);
+  } else if (compareText(file.name, set.images[same].name) < 0) {
     set.duplicates.push(set.images[same]);
     set.images[same] = file;
   } else set.duplicates.push(file);

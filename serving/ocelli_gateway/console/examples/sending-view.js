@@ -6,12 +6,13 @@ import { notice } from "../notice.js";
 
 /** An element with `draw(state)`: see sending.js. `onTryNow` and `onStop` are its buttons. */
 export function buildSendingView({ onTryNow, onStop }) {
-  const title = h("h2", {});
+  const title = h("h2", { tabindex: "-1" });
   const bar = h("progress", { max: 1, value: 0, "aria-label": "Examples sent" });
-  const left = h("p", { class: "muted", role: "status" });
+  const left = h("p", { class: "muted" });
+  const told = h("p", { class: "hidden-text", role: "status" });
   const waiting = h("div", { "aria-live": "polite" });
   const stop = h("button", { type: "button", onclick: onStop }, "Stop");
-  const element = h("section", { class: "card sending" }, title, bar, left, waiting, h("div", { class: "actions" }, stop));
+  const element = h("section", { class: "card sending" }, title, bar, left, told, waiting, h("div", { class: "actions" }, stop));
   let ticking;
 
   function draw(state) {
@@ -21,6 +22,8 @@ export function buildSendingView({ onTryNow, onStop }) {
     bar.max = state.bytes || 1;
     bar.value = packing ? state.packed : state.sentBytes;
     setText(left, packing ? `${count(state.zips, "zip")}, ${bytes(state.bytes)}` : describeLeft(state));
+    // Not the bytes: they change too often to be read aloud.
+    setText(told, packing ? "" : `${state.sentZips} of ${count(state.zips, "zip")} stored.`);
     if (state.waitUntil === undefined) return fill(waiting);
     const seconds = h("span", {});
     const tick = () => setText(seconds, `Trying again in ${duration((state.waitUntil - Date.now()) / 1000)}.`);
@@ -30,7 +33,7 @@ export function buildSendingView({ onTryNow, onStop }) {
     return fill(waiting, notice("warning", [`${state.waitReason} What is stored stays stored. `, seconds], again));
   }
 
-  return { element, draw, close: () => clearInterval(ticking) };
+  return { element, draw, focus: () => title.focus(), close: () => clearInterval(ticking) };
 }
 
 function describeLeft(state) {

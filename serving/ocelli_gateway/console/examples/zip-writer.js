@@ -15,20 +15,29 @@ const FILE_MODE = 0o100644;
 const UTF8_NAME = 0x800;
 const ENCODER = new TextEncoder();
 
-/** Which images go into which zip: lists of at most 100 MB. Images: {name, bytes, sha256}. */
+/**
+ * Which images go into which zip: as few zips of at most 100 MB as needed, with equally many images, because a training wants several
+ * in each. Images: {name, bytes, sha256}.
+ */
 export function planZips(images, limit = ZIP_BYTES_LIMIT) {
-  const zips = [];
-  let size = limit;
-  for (const image of [...images].sort((a, b) => compareText(a.name, b.name) || compareText(a.sha256, b.sha256))) {
-    const needed = image.bytes + ENTRY_BYTES + 2 * ENCODER.encode(image.name).length;
-    if (zips.length === 0 || size + needed > limit || zips.at(-1).length === ZIP_IMAGES_LIMIT) {
-      zips.push([]);
-      size = END_BYTES;
-    }
-    zips.at(-1).push(image);
-    size += needed;
+  const sorted = [...images].sort((a, b) => compareText(a.name, b.name) || compareText(a.sha256, b.sha256));
+  for (let count = 1; count < sorted.length; count += 1) {
+    const zips = cut(sorted, count);
+    if (zips.every((zip) => zip.length <= ZIP_IMAGES_LIMIT && sizeOf(zip) <= limit)) return zips;
   }
-  return zips;
+  return sorted.map((image) => [image]);
+}
+
+/** Runs of a list whose lengths differ by at most one. */
+function cut(list, count) {
+  const least = Math.floor(list.length / count);
+  const longer = list.length % count;
+  const startOf = (number) => number * least + Math.min(number, longer);
+  return Array.from({ length: count }, (_, number) => list.slice(startOf(number), startOf(number + 1)));
+}
+
+function sizeOf(images) {
+  return images.reduce((size, image) => size + image.bytes + ENTRY_BYTES + 2 * ENCODER.encode(image.name).length, END_BYTES);
 }
 
 /**

@@ -47,6 +47,7 @@ export async function show(container, context, id) {
     const problems = sets.isChecking ? ["The images are being checked."] : editor.problems();
     const reason = sets.isEmpty ? "Drop the images to add." : problems[0];
     button.disabled = reason !== undefined || controller !== undefined;
+    foot.hidden = sets.isEmpty || controller !== undefined;
     const text = reason ?? `Ready: ${count(sets.images, "image")}, ${bytes(sets.bytes)}. Nothing has been sent yet.`;
     if (ready.textContent !== text) fill(ready, text);
   }
@@ -60,6 +61,7 @@ export async function show(container, context, id) {
     editor.locked = foot.hidden = true;
     fill(problem);
     fill(progress, view.element);
+    view.focus();
     try {
       const examples = await sending.send(id, editor.sets.sets);
       const path = `/ocelli/v1/classifiers/${encodeURIComponent(id)}/examples`;
@@ -75,8 +77,9 @@ export async function show(container, context, id) {
       controller = undefined;
       view.close();
       fill(progress);
-      editor.locked = foot.hidden = false;
+      editor.locked = false;
       drawReady();
+      if (!done) button.focus();
     }
   }
 }

@@ -77,8 +77,8 @@ export async function show(container, context, id) {
           ? button(isOlder(card, entry) ? "Roll back to it" : "Serve it", "pin", { revision: entry.revision }, `pin-${entry.revision}`)
           : null,
         entry.stored ? null : h("span", { class: "muted" }, "no longer stored"),
-        h("a", { class: "button plain", href: buildHash(["classifiers", id, "quality", entry.revision]) }, "Quality"),
-        older === undefined ? null : h("a", { class: "button plain", href: buildHash(["classifiers", id, "compare", entry.revision, older.revision]) }, "Compare with the one before"),
+        h("a", { class: "button small", href: buildHash(["classifiers", id, "quality", entry.revision]) }, "Quality"),
+        older === undefined ? null : h("a", { class: "button small", href: buildHash(["classifiers", id, "compare", entry.revision, older.revision]) }, "Compare with the one before"),
       ),
     );
   }
@@ -89,7 +89,7 @@ export async function show(container, context, id) {
   }
 
   function button(text, action, body, key, kind = "") {
-    return h("button", { type: "button", class: kind, disabled: busy, dataset: { key }, onclick: () => act(action, body) }, text);
+    return h("button", { type: "button", class: `small ${kind}`, disabled: busy, dataset: { key }, onclick: () => act(action, body) }, text);
   }
 
   async function act(action, body) {

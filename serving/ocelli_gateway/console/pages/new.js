@@ -31,6 +31,7 @@ export async function show(container, context) {
   const progress = h("div", {});
   let controller;
   let done = false;
+  let tried = false;
   fill(
     container,
     h("h1", { tabindex: "-1" }, "New classifier"),
@@ -38,11 +39,6 @@ export async function show(container, context) {
     drafts,
     h("div", { class: "field narrow" }, h("label", { for: name.id }, "Name"), name),
     editor.element,
-    h(
-      "p",
-      { class: "muted" },
-      "Negative examples are images of none of the classes, such as empty streets for cars: they teach the classifier when to answer nothing.",
-    ),
     problem,
     progress,
     foot,
@@ -97,10 +93,11 @@ export async function show(container, context) {
   function drawReady() {
     const reasons = missing();
     button.disabled = reasons.length > 0 || controller !== undefined;
+    foot.hidden = editor.sets.isEmpty || controller !== undefined;
     const { sets } = editor;
     const text =
       reasons.length === 0
-        ? `Ready: ${count(sets.images, "image")}, ${bytes(sets.bytes)}. Nothing has been sent yet.`
+        ? `Ready: ${count(sets.images, "image")}, ${bytes(sets.bytes)}.${tried ? "" : " Nothing has been sent yet."}`
         : reasons.length === 1
           ? reasons[0]
           : `${reasons[0]} And ${reasons.length - 1} more.`;
@@ -110,6 +107,7 @@ export async function show(container, context) {
   async function create() {
     if (controller !== undefined) return;
     controller = new AbortController();
+    tried = true;
     const signal = controller.signal;
     const view = buildSendingView({ onTryNow: () => sending.tryNow(), onStop: () => controller?.abort() });
     const sending = new Sending(api, signal, (state) => view.draw(state));
@@ -117,6 +115,7 @@ export async function show(container, context) {
     foot.hidden = true;
     fill(problem);
     fill(progress, view.element);
+    view.focus();
     const title = name.value.trim();
     try {
       const id = await drawId(title, sending, signal);
@@ -134,8 +133,9 @@ export async function show(container, context) {
       controller = undefined;
       view.close();
       fill(progress);
-      editor.locked = name.disabled = foot.hidden = false;
+      editor.locked = name.disabled = false;
       drawReady();
+      if (!done) button.focus();
     }
   }
 

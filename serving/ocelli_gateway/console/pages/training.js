@@ -28,6 +28,7 @@ export async function show(container, context, id) {
   const danger = h("section", { class: "section" });
   let busy = false;
   let failed;
+  let last = context.classifier.status;
   fill(container, state, problem, actions, sets, danger);
   draw();
   const end = context.watch(draw);
@@ -38,6 +39,9 @@ export async function show(container, context, id) {
   };
 
   function draw() {
+    const { status, name } = context.classifier;
+    if (status !== last && (status === "ready" || status === "failed")) context.announce(`${name}: ${status}.`);
+    last = status;
     drawState();
     drawActions();
     drawSets();
@@ -156,13 +160,13 @@ export async function show(container, context, id) {
     const card = context.classifier;
     const text = [`${card.name} stops answering at once, and its images, revisions and reports are deleted. This cannot be undone.`];
     if (!(await confirm("Delete this classifier?", { text, action: "Delete it", typed: card.name, dangerous: true }))) return;
-    event.target.disabled = true;
+    event.target.disabled = context.isDeleting = true;
     try {
       await context.api.delete(`/v3/classifiers/${encodeURIComponent(id)}`);
     } catch (error) {
       // Somebody else was faster: it is gone, which is what was asked for.
       if (error.status !== 404) {
-        event.target.disabled = false;
+        event.target.disabled = context.isDeleting = false;
         return fill(problem, errorNotice(error));
       }
     }
