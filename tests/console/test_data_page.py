@@ -25,7 +25,9 @@ def data(page: Page, shapes: TrainedClassifier) -> Page:
 
 def test_each_class_has_its_counts(data: Page, report: Any) -> None:
     for item in report["sets"]:
-        row = data.get_by_role("row").filter(has=data.get_by_role("rowheader", name=item["class"] or "negative examples", exact=True))
+        row = data.get_by_role("row").filter(
+            has=data.get_by_role("rowheader", name=item["class"] or "negative examples", exact=True)
+        )
         expect(row.get_by_role("cell")).to_have_text(
             [str(item["images"]), str(item["skipped_count"]), str(item["duplicates_count"])]
         )
@@ -39,7 +41,11 @@ def test_files_that_were_left_out_have_their_reason(data: Page, report: Any) -> 
 
 
 def test_each_kind_of_finding_shows_its_images(data: Page, report: Any) -> None:
-    kinds = {"Suspected label errors": "suspected_label_errors", "Near duplicates": "near_duplicates", "Unlike their class": "outliers"}
+    kinds = {
+        "Suspected label errors": "suspected_label_errors",
+        "Near duplicates": "near_duplicates",
+        "Unlike their class": "outliers",
+    }
     for text, name in kinds.items():
         if not report.get(f"{name}_count"):
             continue
