@@ -87,7 +87,7 @@ MANAGEMENT_SCHEMAS: Mapping[str, Schema] = {
         {"type": NOT_EMPTY, "status": NOT_EMPTY, "reason": NOT_EMPTY, "message": NOT_EMPTY, "changed": TIME},
         optional=("reason", "message", "changed"),
     ),
-    "RevisionComparison": closed(
+    "BaselineComparison": closed(
         {
             "baseline": {**REVISION, "description": "The revision that served when it was trained."},
             "drop": {**_DIFFERENCE, "description": "How much lower the accuracy is; below 0: it is higher."},
@@ -104,7 +104,7 @@ MANAGEMENT_SCHEMAS: Mapping[str, Schema] = {
             "trained": TIME,
             "promoted": {**TIME, "description": "When it first served."},
             "accuracy": reference("ShownAccuracy"),
-            "comparison": reference("RevisionComparison"),
+            "comparison": reference("BaselineComparison"),
             "served": {"type": "boolean"},
             "current": {"type": "boolean"},
             "pinned": {"type": "boolean"},
