@@ -226,6 +226,11 @@ benchmark-training: $(VENV)/.dev
 benchmark-accuracy: $(VENV)/.dev $(VENV)/.benchmark
 	@NNCF_PYTHON=$(VENV)/benchmark/bin/python $(BIN)/python -m tests.benchmarks.accuracy
 
+## benchmark-console: first paint, size, live status and scrolling of the web console in a browser; two minutes
+.PHONY: benchmark-console
+benchmark-console: $(VENV)/.dev
+	@$(BIN)/python -m tests.benchmarks.console
+
 ## benchmark-labels: swap classes of the photographs in DATA, and count which the report suspects; SEEDS=1 is quick
 .PHONY: benchmark-labels
 benchmark-labels: $(VENV)/.dev

@@ -123,7 +123,7 @@ def evaluate_folder(
     ] = None,
     limit: Annotated[int, typer.Option(help="How many wrong images are listed.", min=0)] = 20,
 ) -> None:
-    """Measure the accuracy on labelled images of your own.
+    """Measure the accuracy on images of your own.
 
     They should not be images that the classifier has learned from.
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ocelli_cli.findings import Finding, ok, problem, warning
 from ocelli_cli.wording import count
 from ocelli_client import OcelliError
-from ocelli_client.examples import shorten
+from ocelli_client.texts import shorten
 
 CRD = "classifiers.ocelli.dev"
 PART_OF = "app.kubernetes.io/part-of=ocelli"
@@ -71,7 +71,7 @@ def check_cluster(context: str, namespace: str | None, timeout_seconds: float | 
     except KubectlError as error:
         yield problem("cluster", str(error), f"check the context: kubectl --context={context} version")
         return
-    checks = (
+    checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("CRD", lambda: _check_crd(kubectl)),
         ("chart", lambda: _check_chart(kubectl, namespace)),
         ("store", lambda: _check_store(kubectl, namespace)),

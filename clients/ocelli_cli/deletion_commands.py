@@ -28,11 +28,11 @@ def delete(
     yes: YesOption = False,
     no_input: NoInputOption = False,
 ) -> None:
-    """Delete classifiers with all their images and models."""
+    """Delete classifiers with all their images and revisions."""
     with session.connect() as ocelli:
         cards = [ocelli.resolve(name) for name in classifiers]
         titles = ", ".join(f"{card.name} ({card.classifier_id})" for card in cards)
-        check_confirmed(f"Delete {titles} with all images and models?", yes=yes, no_input=no_input)
+        check_confirmed(f"Delete {titles} with all images and revisions?", yes=yes, no_input=no_input)
         for card in cards:
             ocelli.delete(card.classifier_id)
     ids = [card.classifier_id for card in cards]

@@ -111,7 +111,7 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Download the model that is served, or what it was made from."""
+    """Download the served model as a file, or what it was made from."""
     with session.connect() as ocelli:
         classifier_id = ocelli.resolve(classifier).classifier_id
         path = file or Path(f"{classifier_id}{export_format.suffix}")

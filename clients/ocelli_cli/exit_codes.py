@@ -20,12 +20,12 @@ class ExitCode(IntEnum):
 
     OK = 0
     FAILED = 1
-    """Refused by the gateway, or failed: a training, an image, a file."""
+    """Refused by the gateway, for example because of a quota, or failed: a training, an image, a file."""
     USAGE = 2
     """Wrong arguments, or a question that could not be asked."""
     NOT_FOUND = 3
     NOT_REACHABLE = 4
-    """No answer, or not one of Ocelli's; or the gateway is busy."""
+    """No answer, or the gateway is not ready."""
     NOT_LOGGED_IN = 5
     """No credentials, or the gateway does not accept them."""
     TIMED_OUT = 6
@@ -51,8 +51,12 @@ _CODES: tuple[tuple[type[OcelliError], ExitCode], ...] = (
 )
 
 
+_TOO_MANY_REQUESTS = 429
+
+
 def find_exit_code(error: OcelliError) -> ExitCode:
     """The exit code of a failure."""
-    if isinstance(error, ConflictError) and error.manifest is None:
+    quota = isinstance(error, BusyError) and error.code == _TOO_MANY_REQUESTS
+    if quota or (isinstance(error, ConflictError) and error.manifest is None):
         return ExitCode.FAILED
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)

@@ -20,7 +20,7 @@ from ocelli_cli.findings import Finding, Level, ok, problem, warning
 from ocelli_cli.session import Session, build_options
 from ocelli_cli.wording import count
 from ocelli_client import Card, LoginError, NotFoundError, Ocelli, OcelliError
-from ocelli_client.examples import shorten
+from ocelli_client.texts import shorten
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PROBE_PIXELS = 64

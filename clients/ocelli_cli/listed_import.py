@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ocelli_cli.creation_commands import CreationRequest, create_from_examples
 from ocelli_cli.example_check import RefusedExamplesError
@@ -14,10 +13,11 @@ from ocelli_cli.output import Payload, build_table, cells
 from ocelli_cli.session import Session
 from ocelli_cli.wording import count
 from ocelli_client import OcelliError
-from ocelli_client.examples import LEAST_IMAGES, build_examples, shorten
+from ocelli_client.examples import LEAST_IMAGES, build_examples
 from ocelli_client.image_files import FileLocation, has_file
+from ocelli_client.texts import shorten
 from ocelli_import.downloads import DownloadError, DownloadFolder, Fetch, download_all
-from ocelli_import.listing import ClassRules, Listing
+from ocelli_import.listing import ClassRules, Listing, RemoteImage
 
 DOWNLOADS = Path("ocelli-downloads")
 
@@ -80,7 +80,7 @@ def import_listing(session: Session, listing: Listing, request: ImportRequest, s
     )
 
 
-def _not_remote(image: Any) -> Path:
+def _not_remote(image: RemoteImage) -> Path:
     raise DownloadError(f"{image.name} is not on this machine")
 
 
@@ -96,7 +96,7 @@ def _check_files(listing: Listing, request: ImportRequest) -> Listing:
             f"{len(missing)} of {count(len(locations), 'file')} are not found: {named}; name the folder that paths are relative"
             " to with --images, or leave these out with --skip-missing"
         )
-    return listing.without(missing).with_notices([f"{count(len(missing), 'file')} not found; left out: {named}"])
+    return listing.without(missing).with_notices([f"Left out: {count(len(missing), 'file')} not found: {named}"])
 
 
 def _check_counts(listing: Listing) -> None:
@@ -130,7 +130,7 @@ def _download(session: Session, listing: Listing, request: ImportRequest, source
                 f"{len(failures)} of {count(total, 'image')} were not received: {named}; repeat the command, which goes on with"
                 " these, or leave them out with --skip-missing"
             )
-        left_out: Sequence[str] = [f"{count(len(failures), 'image')} not received; left out: {named}"]
+        left_out: Sequence[str] = [f"Left out: {count(len(failures), 'image')} not received: {named}"]
         listing = listing.without([failure.image for failure in failures]).with_notices(left_out)
         _check_counts(listing)
     source.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from ocelli_client import Accuracy, Card
+from ocelli_client.texts import count as count
 
 
 def describe_status(card: Card) -> str:
@@ -34,11 +35,6 @@ def describe_accuracy(accuracy: Accuracy | None) -> str:
 def percent(share: float) -> str:
     """A share as `95.0 %`."""
     return f"{100 * share:.1f} %"
-
-
-def count(number: int, noun: str, plural: str | None = None) -> str:
-    """`1 image`, `2 images`."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def describe_time(time: str | None) -> str:

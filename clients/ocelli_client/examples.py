@@ -16,7 +16,6 @@ LEAST_IMAGES = 10
 CLASSES_LIMIT = 500
 NAME_LIMIT = 128
 FORBIDDEN_CHARACTERS = "$*-{}\\|/'\"`[]"
-_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +172,3 @@ def build_set(class_name: str | None, files: Sequence[ImageFile | UnusableFile])
     return ExampleSet(
         class_name=class_name, images=tuple(first.values()), unusable=tuple(unusable), duplicates=tuple(duplicates)
     )
-
-
-def shorten(names: Sequence[str], shown: int = _SHOWN) -> str:
-    """The first names of a list, and the number of the others: `a, b, c and 4 more`."""
-    listed = ", ".join(names[:shown])
-    return listed if len(names) <= shown else f"{listed} and {len(names) - shown} more"

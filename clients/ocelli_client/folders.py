@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ocelli_client.errors import OcelliError
-from ocelli_client.examples import Example, Examples, ExampleSet, build_examples, build_set, shorten
+from ocelli_client.examples import Example, Examples, ExampleSet, build_examples, build_set
 from ocelli_client.image_files import READING_ERRORS, FileLocation, Progress, ZipEntry, inspect_files
+from ocelli_client.texts import shorten
 
 # Written by file managers, never examples.
 _SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})

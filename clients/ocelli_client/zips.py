@@ -9,6 +9,7 @@ import hashlib
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from ocelli_client.errors import OcelliError
@@ -50,17 +51,26 @@ def build_zips(images: Sequence[ImageFile], folder: Path) -> Iterator[ExampleZip
 
 
 def plan_zips(images: Sequence[ImageFile], limit_bytes: int = ZIP_BYTES_LIMIT) -> list[tuple[ImageFile, ...]]:
-    """Which images go into which zip, in the order of their names."""
-    parts: list[list[ImageFile]] = []
-    size = limit_bytes
-    for image in sorted(images, key=lambda image: (image.name, image.sha256)):
-        needed = image.size_bytes + _ENTRY_BYTES + 2 * len(image.name.encode())
-        if not parts or size + needed > limit_bytes or len(parts[-1]) == ZIP_IMAGES_LIMIT:
-            parts.append([])
-            size = _END_BYTES
-        parts[-1].append(image)
-        size += needed
-    return [tuple(part) for part in parts]
+    """Which images go into which zip, in the order of their names: as few zips as possible.
+
+    Their numbers of images differ by at most one, because a training refuses a zip with fewer than ten images. The console cuts
+    in the same way, so that both have the same digests.
+    """
+    ordered = sorted(images, key=lambda image: (image.name, image.sha256))
+    ends = [0, *accumulate(image.size_bytes + _ENTRY_BYTES + 2 * len(image.name.encode()) for image in ordered)]
+    for count in range(1, len(ordered) + 1):
+        cuts = _cut(len(ordered), count)
+        runs = list(pairwise(cuts))
+        if all(_END_BYTES + ends[end] - ends[start] <= limit_bytes and end - start <= ZIP_IMAGES_LIMIT for start, end in runs):
+            return [tuple(ordered[start:end]) for start, end in runs]
+    # An image that exceeds the limit alone: the gateway's refusal names it.
+    return [(image,) for image in ordered]
+
+
+def _cut(images: int, count: int) -> list[int]:
+    """Where `count` runs begin and end whose lengths differ by at most one; the longer ones come first."""
+    length, longer = divmod(images, count)
+    return [0, *accumulate(length + (index < longer) for index in range(count))]
 
 
 def write_zip(images: Sequence[ImageFile], path: Path) -> ExampleZip:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ocelli_client.examples import shorten
 from ocelli_client.image_files import has_file
+from ocelli_client.texts import count, shorten
 from ocelli_import.listed_classes import build_listing
 from ocelli_import.listing import Listing, ListingError, Place, RemoteImage, place_of
 
@@ -80,9 +80,9 @@ def _notices(files: Mapping[Any, Mapping[str, Any]], annotations: list[tuple[Any
     notices = []
     regions = sum(has_region for _, _, has_region in annotations)
     if regions:
-        notices.append(f"{regions} annotations mark a region; the whole images are imported, and nothing is cropped")
+        notices.append(f"Nothing is cropped, whole images are imported: {count(regions, 'annotation')} with a region")
     annotated = {image_id for image_id, _, _ in annotations}
     bare = [str(image.get("file_name", key)) for key, image in files.items() if key not in annotated]
     if bare:
-        notices.append(f"{len(bare)} images have no annotation; left out: {shorten(bare)}")
+        notices.append(f"Left out: {count(len(bare), 'image')} without an annotation: {shorten(bare)}")
     return notices

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ocelli_client.examples import shorten
+from ocelli_client.texts import count, shorten
 from ocelli_import.custom_vision_api import OBJECT_DETECTION, CustomVisionError, Project, Tag, TaggedImage, TrainingApi
 from ocelli_import.downloads import Fetcher
 from ocelli_import.listing import ListedImage, Listing, RemoteImage
@@ -113,19 +113,19 @@ def _notices(api: TrainingApi, project: Project, by_id: Mapping[str, Tag], image
     notices = []
     with_regions = sum(image.has_regions for image in images)
     if with_regions:
-        notices.append(f"{with_regions} images have regions, which Ocelli does not learn from; left out")
+        notices.append(f"Left out: {count(with_regions, 'image')} with regions, which Ocelli does not learn from")
     several = [image for image in images if len(image.tag_ids) > 1 and not image.has_regions]
     if several:
         names = [
             f"{image.image_id} ({', '.join(by_id[tag].name for tag in image.tag_ids if tag in by_id)})" for image in several
         ]
-        kind = "The project is multilabel: " if project.multilabel else ""
-        fact = f"{len(several)} images have several tags, and Ocelli learns one class for each image"
-        notices.append(f"{kind}{fact}; left out: {shorten(names)}")
+        kind = "The project is multilabel. " if project.multilabel else ""
+        left_out = f"{count(len(several), 'image')} with several tags: {shorten(names)}"
+        notices.append(f"{kind}Left out, because Ocelli learns one class for each image: {left_out}")
     untagged = api.untagged_count(project)
     if untagged:
-        notices.append(f"{untagged} images have no tag; left out")
+        notices.append(f"Left out: {count(untagged, 'image')} without a tag")
     empty = [tag.name for tag in by_id.values() if tag.image_count == 0]
     if empty:
-        notices.append(f"{len(empty)} tags have no images, and become no classes: {shorten(empty)}")
+        notices.append(f"Left out: {count(len(empty), 'tag')} without images: {shorten(empty)}")
     return notices

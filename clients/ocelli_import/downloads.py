@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -25,7 +26,8 @@ from ocelli_import.listing import RemoteImage
 MANIFEST_NAME = "downloads.jsonl"
 ATTEMPTS = 5
 CONNECTIONS = 8
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 30.0
+"""Of silence; Ctrl-C waits for what is in flight."""
 _LONGEST_PAUSE_SECONDS = 60.0
 _TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 USER_AGENT = "ocelli-import"
@@ -73,9 +75,9 @@ class DownloadFolder:
         if found != source:
             raise DownloadError(f"{folder} has downloads of {found}, not of {source}; choose another folder")
         self._entries = {
-            str(record["key"]): Entry(file=record["file"], sha256=record["sha256"], size_bytes=record["bytes"])
+            record["key"]: Entry(file=record["file"], sha256=record["sha256"], size_bytes=record["bytes"])
             for record in records[1:]
-            if "key" in record
+            if record.keys() >= {"key", "file", "sha256", "bytes"}
         }
         if lines[-1]:
             self._repair(records)
@@ -103,17 +105,17 @@ class DownloadFolder:
             self._append({"key": image.key, "file": name, "sha256": entry.sha256, "bytes": entry.size_bytes})
             self._entries[image.key] = entry
 
-    def _append(self, record: dict[str, object]) -> None:
+    def _append(self, record: dict[str, Any]) -> None:
         with self._manifest.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
-    def _repair(self, records: Sequence[dict[str, object]]) -> None:
+    def _repair(self, records: Sequence[dict[str, Any]]) -> None:
         temporary = self._manifest.with_suffix(".part")
         temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         temporary.replace(self._manifest)
 
 
-def _parse(line: str) -> dict[str, object] | None:
+def _parse(line: str) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
     except ValueError:

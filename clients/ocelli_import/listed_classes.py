@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ocelli_client.examples import shorten
+from ocelli_client.texts import count, shorten
 from ocelli_import.listing import ListedImage, Listing, Place
 
 
@@ -20,7 +20,7 @@ def build_listing(pairs: Iterable[tuple[Place, str]], notices: Iterable[str] = (
     found = list(notices)
     if several:
         shown = [f"{name} ({', '.join(names)})" for name, names in several.items()]
-        noun = "image has" if len(several) == 1 else "images have"
-        found.append(f"{len(several)} {noun} several classes, and Ocelli learns one for each image; left out: {shorten(shown)}")
+        left_out = f"{count(len(several), 'image')} with several classes: {shorten(shown)}"
+        found.append(f"Left out, because Ocelli learns one class for each image: {left_out}")
     images = [ListedImage(class_name=next(iter(names)), place=place) for place, names in classes.items() if len(names) == 1]
     return Listing(images=tuple(images), notices=tuple(found))

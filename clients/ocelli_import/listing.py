@@ -12,9 +12,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ocelli_client.errors import OcelliError
-from ocelli_client.examples import Example, allowed_class_name, class_name_fault, shorten
+from ocelli_client.examples import Example, allowed_class_name, class_name_fault
 from ocelli_client.folders import with_unique_names
 from ocelli_client.image_files import FileLocation
+from ocelli_client.texts import count, shorten
 
 
 class ListingError(OcelliError):
@@ -112,7 +113,7 @@ class ClassRules:
         images = [image for image in listing.images if image.class_name not in self.skipped]
         left_out = len(listing.images) - len(images)
         if left_out:
-            notices.append(f"Left out with their classes ({shorten(sorted(self.skipped))}): {left_out} images")
+            notices.append(f"Left out with their classes ({shorten(sorted(self.skipped))}): {count(left_out, 'image')}")
         return Listing(
             images=tuple(replace(image, class_name=new_names[image.class_name]) for image in images), notices=tuple(notices)
         )

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from ocelli_client.examples import shorten
+from ocelli_client.texts import count, shorten
 from ocelli_import.listed_classes import build_listing
 from ocelli_import.listing import Listing, ListingError, Place, place_of
 
@@ -84,7 +84,9 @@ def _read_rows(table: Path, options: TableOptions, rows: Iterator[_Row]) -> List
             without_class.append(place)
     if columns is None:
         raise ListingError(f"{table} has no rows; list a path and a class in each")
-    notices = [f"{len(without_class)} rows have no class; left out: {shorten(without_class)}"] if without_class else []
+    notices = (
+        [f"Left out: {count(len(without_class), 'row')} without a class: {shorten(without_class)}"] if without_class else []
+    )
     return build_listing(pairs, notices)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +22,8 @@ FOLDER = Path(__file__).with_name("console")
 _INDEX = "index.html"
 _DIGEST_CHARACTERS = 16
 _ASSETS = "{assets}"
+_FIRST_MODULE = "app.js"
+_IMPORT = re.compile(r"""^(?:import|\}) [^;(]*?from "(\.[^"]+)";""", re.MULTILINE)
 _PRELOADS = "<!-- preloads -->"
 _TYPES: Mapping[str, str] = {
     ".html": "text/html; charset=utf-8",
@@ -120,10 +124,23 @@ def _list_values(request: Request, header: str) -> set[str]:
 
 
 def _build_index(index: str, assets: str, contents: Mapping[str, bytes]) -> str:
-    """The page, with the addresses of this release. Modules are preloaded, since each names the next only once it is read."""
-    names = [name for name in contents if name.endswith(".js")]
-    preloads = "\n".join(f'    <link rel="modulepreload" href="{assets}/{name}">' for name in names)
+    """The page, with the addresses of this release. The modules of the first paint are preloaded: each names the next only once
+    it is read."""
+    preloads = "\n".join(f'    <link rel="modulepreload" href="{assets}/{name}">' for name in _find_first_modules(contents))
     return index.replace(_PRELOADS, preloads.strip()).replace(_ASSETS, assets)
+
+
+def _find_first_modules(contents: Mapping[str, bytes]) -> list[str]:
+    """The first module and all that are imported from it, except those that it imports later."""
+    found, waiting = [_FIRST_MODULE], [_FIRST_MODULE]
+    while waiting:
+        module = waiting.pop()
+        for address in _IMPORT.findall(contents[module].decode()):
+            name = posixpath.normpath(posixpath.join(posixpath.dirname(module), address))
+            if name not in found:
+                found.append(name)
+                waiting.append(name)
+    return found
 
 
 def _build_file(content: bytes, suffix: str, cache_control: str) -> _File:

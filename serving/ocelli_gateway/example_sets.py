@@ -90,10 +90,10 @@ async def check_archives(
     """
     reports = await zips.inspect([example_set.file.path for example_set in sets], tenant, left=left)
     for example_set, report in zip(sets, reports, strict=True):
-        check_archive(example_set.file, report, least_images=LEAST_IMAGES)
+        check_archive(example_set.file, report)
 
 
-def check_archive(file: SpooledFile, report: ZipReport, *, least_images: int) -> None:
+def check_archive(file: SpooledFile, report: ZipReport) -> None:
     """Raises InputError or LimitExceededError where the zip cannot be used."""
     part = shown_name(file.part_name)
     if report.refusal is not None:
@@ -101,10 +101,10 @@ def check_archive(file: SpooledFile, report: ZipReport, *, least_images: int) ->
         kind: type[GatewayError] = LimitExceededError if fault in _LIMIT_FAULTS else InputError
         hint = _describe_text(file.path) if fault is ArchiveFault.NOT_A_ZIP else ""
         raise kind(f'The example set "{part}" cannot be used: {report.refusal.message}{hint}.')
-    if report.usable < least_images:
-        missing = least_images - report.usable
+    if report.usable < LEAST_IMAGES:
+        missing = LEAST_IMAGES - report.usable
         raise InputError(
-            f'The example set "{part}" has {report.usable} usable images and needs at least {least_images}; '
+            f'The example set "{part}" has {report.usable} usable images and needs at least {LEAST_IMAGES}; '
             f"add {missing} or more JPEG or PNG images.{_describe_skipped(report)}"
         )
 

@@ -13,6 +13,7 @@ LIMITS: Mapping[str, int] = {
     "zip_megabytes": EXAMPLES_LIMITS.file_bytes // MEGABYTE,
     "zip_images": IMAGES_LIMIT,
     "image_megabytes": IMAGE_BYTES_LIMIT // MEGABYTE,
+    "zip_images_at_least": LEAST_IMAGES,
     "class_images_at_least": LEAST_IMAGES,
     "classes": CLASSES_LIMIT,
     "sources": SOURCES_LIMIT,

@@ -214,7 +214,7 @@ class ManagementHandlers:
     async def _inspect(self, known: CallerRequest, file: SpooledFile) -> ZipReport:
         """Raises InputError, LimitExceededError, UnavailableError."""
         (report,) = await self._gateway.example_zips.inspect([file.path], known.tenant, left=known.left)
-        check_archive(file, report, least_images=1)
+        check_archive(file, report)
         return report
 
     async def _read_body(self, known: CallerRequest) -> SentBody:

@@ -26,7 +26,7 @@ from ocelli_gateway.http_protocol import CALLER_KEY, LEFT_KEY, LIVE_PATH
 from ocelli_gateway.openapi import build_document
 from ocelli_gateway.operation import Operation
 from ocelli_gateway.operations import WITHDRAWN
-from ocelli_gateway.refusals import NotFoundError
+from ocelli_gateway.refusals import NotFoundError, UnauthorizedError
 from ocelli_gateway.uploads import Form, parse_urlencoded
 
 PREFIX = "/visual-recognition/api"
@@ -136,7 +136,11 @@ class Router:
 
     async def _answer_caller(self, request: Request, path: str) -> Response:
         query = _parse_query(request)
-        caller = await self._authenticate(request, dict(query))
+        try:
+            caller = await self._authenticate(request, dict(query))
+        except UnauthorizedError as error:
+            # v3 promises a Basic challenge, whatever the credentials are.
+            raise UnauthorizedError(token=error.token and _is_below(path, MANAGEMENT)) from error
         request.scope[CALLER_KEY] = caller.user
         operation, handler, values = self._routes.find(request, path)
         sent = SentFields(path=values, query=query, headers=_read_headers(request))

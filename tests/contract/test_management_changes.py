@@ -66,6 +66,17 @@ def test_manifest_of_the_details_makes_the_same_revision(management: ManagementC
     assert spec_revision(parse_classifier(manifest).spec) == details["current_revision"]
 
 
+def test_manifest_of_the_details_has_labels_and_annotations_of_its_author_only(management: ManagementClient) -> None:
+    stage = management.v3.stage
+    tracking = {"argocd.argoproj.io/tracking-id": "birds", "team.example/owner": "anna"}
+    labels = {"tier": "test", "app.kubernetes.io/managed-by": "Helm"}
+    classifier_id = put_from_manifest(stage, "labelled", annotations=tracking, labels=labels)
+    wait_for_card(management, classifier_id)
+    metadata = yaml.safe_load(management.details(classifier_id)["manifest"])["metadata"]
+    assert metadata["labels"] == {"ocelli.dev/classifier-id": classifier_id, "tier": "test"}
+    assert metadata["annotations"] == {"team.example/owner": "anna"}
+
+
 def test_history_says_which_revisions_can_be_pinned(management: ManagementClient) -> None:
     stage, classifier_id = management.v3.stage, management.v3.created("history")
     lost = history("aaaaaaaaaa")["history"]

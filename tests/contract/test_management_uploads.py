@@ -62,11 +62,11 @@ def test_drawn_id_stores_nothing(management: ManagementClient) -> None:
 
 def test_upload_is_stored_under_its_digest_and_counted(management: ManagementClient) -> None:
     classifier_id = draw(management)
-    content = build_zip({**{f"{number}.png": png(number, (12, 12)) for number in range(3)}, "notes.txt": b"words"})
+    content = build_zip({**{f"{number}.png": png(number, (12, 12)) for number in range(11)}, "notes.txt": b"words"})
     assert put(management, classifier_id, content) == {
         "sha256": digest_of(content),
         "bytes": len(content),
-        "images": 3,
+        "images": 11,
         "skipped_count": 1,
         "skipped": [{"name": "notes.txt", "reason": "is not a JPEG or PNG image"}],
     }
@@ -89,6 +89,7 @@ def test_upload_that_is_stored_is_answered_without_reading_it_again(
 REFUSED: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "no zip": (b"words", ("cannot be used",)),
     "no images": (build_zip({"notes.txt": b"words"}), ("0 usable images", "notes.txt")),
+    "too few images": (examples(1, count=9), ("9 usable images", "at least 10", "add 1 or more")),
     "cut off": (HERONS[:-40], ("cannot be used",)),
 }
 

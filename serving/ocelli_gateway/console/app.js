@@ -1,7 +1,6 @@
 // The frame of the console: log-in, header, and the page that the address names.
 
 import { Api, isAborted } from "./api.js";
-import { show as showClassifier } from "./classifier.js";
 import { confirm } from "./dialog.js";
 import { fill, h } from "./dom.js";
 import { LiveClassifiers } from "./events.js";
@@ -9,13 +8,14 @@ import * as formatters from "./format.js";
 import { askAgain, mark, showLogIn } from "./login.js";
 import { errorNotice, notice } from "./notice.js";
 import { show as showClassifiers } from "./pages/classifiers.js";
-import { show as showNew } from "./pages/new.js";
 import { buildHash, parseHash, replaceQuery } from "./router.js";
 import { Session } from "./session.js";
 import { themeButton } from "./theme.js";
 
 /** Pages by the first part of the address; a classifier has pages of its own, see classifier.js. */
-const PAGES = { classifiers: showClassifiers, new: showNew };
+const PAGES = { classifiers: showClassifiers, new: later(() => import("./pages/new.js")) };
+const showClassifier = later(() => import("./classifier.js"));
+const READ_AHEAD_MS = 1000;
 const HOME = buildHash(["classifiers"]);
 
 const session = new Session(askAgain);
@@ -170,4 +170,11 @@ async function logOut() {
   await showPage();
 }
 
+/** A page whose modules are not needed for the first paint. */
+function later(load) {
+  return async (...rest) => (await load()).show(...rest);
+}
+
 build();
+// Read ahead once the first page is shown, so that the others open at once.
+setTimeout(() => [import("./classifier.js"), import("./pages/new.js")], READ_AHEAD_MS);

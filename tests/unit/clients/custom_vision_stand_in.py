@@ -1,8 +1,8 @@
 """A stand-in of Azure Custom Vision's training API, v3.3, on a real HTTP server.
 
 Written by hand from Microsoft's description of the API (its OpenAPI document and its examples); it is not a recording of the
-service. It has the operations that an import uses, with their limits and errors, and serves the images at addresses with a
-signature, as blob storage does.
+service. Microsoft's own client reads it in a test. It has the operations that an import uses, with their limits and
+errors, and serves the images at addresses with a signature, as blob storage does.
 """
 
 from __future__ import annotations
@@ -61,11 +61,16 @@ class StandIn:
     broken_images: set[int] = field(default_factory=set)
     images_until_outage: int | None = None
     """After this many images, each further one is answered with 404."""
+    images_until_silence: int | None = None
+    """After this many images, further ones are never answered."""
     miscounted: dict[str, int] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     """Paths and queries."""
     keys_at_images: list[str] = field(default_factory=list)
+    served: int = 0
+    """Images that were answered."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    end: threading.Event = field(default_factory=threading.Event)
 
     def add(self, tag: str, numbers: range) -> None:
         self.images += [StandInImage(number, (tag,)) for number in numbers]
@@ -182,7 +187,12 @@ class _Handler(BaseHTTPRequestHandler):
             left = self.stand_in.images_until_outage
             if left is not None:
                 self.stand_in.images_until_outage = max(left - 1, 0)
-        if not signed:
+            silent = self.stand_in.served == self.stand_in.images_until_silence
+            self.stand_in.served += not silent
+        if silent:
+            self.stand_in.end.wait()
+            self.close_connection = True
+        elif not signed:
             self._send(403, "AuthenticationFailed")
         elif left == 0 or number in self.stand_in.broken_images:
             self._send(404, "BlobNotFound")
@@ -216,6 +226,7 @@ def running_stand_in() -> Iterator[StandIn]:
     try:
         yield stand_in
     finally:
+        stand_in.end.set()
         server.shutdown()
         server.server_close()
         thread.join()

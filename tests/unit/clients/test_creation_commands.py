@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway_harness.stage import GatewayInstance, Stage
+from tests.gateway_harness.stage import GatewayInstance, Stage, wait_for
 from tests.gateway_harness.v3_client import V3Client
 from tests.unit.clients.broken_connection import BrokenConnection
 from tests.unit.clients.command_line import CommandLine
@@ -95,6 +95,27 @@ def test_waiting_ends_with_a_failed_training(anna: CommandLine, stage: Stage, cl
     ended.result()
     assert (run.code, run.out) == (1, "")
     assert "has failed: " in run.err
+
+
+def test_waiting_ends_where_the_classifier_is_deleted(anna: CommandLine, client: V3Client, birds: Path) -> None:
+    ended = after_creation(client, "deleted", client.delete)
+    run = anna.run("create", "deleted", str(birds), "--wait")
+    ended.result()
+    assert (run.code, run.out) == (3, "")
+    assert "Error: " in run.err
+
+
+def test_a_used_up_quota_is_refused_in_words(anna: CommandLine, stage: Stage, gateway: GatewayInstance, tmp_path: Path) -> None:
+    for name in ("ant", "bee"):
+        write_images(tmp_path / name, range(10 * len(name), 10 * len(name) + 10))
+    carl = {"OCELLI_USER": "carl", "OCELLI_PASSWORD": "pw"}
+    account = {"user": "carl", "password": "pw", "namespace": "team-c", "owner": "owner-c"}
+    stage.write_credentials("carl.json", **account, quota={"classifiers": 1})
+    wait_for(lambda: anna.run("list", **carl).code == 0, "the account")
+    anna.succeed("create", "first", str(tmp_path), **carl)
+    refused = anna.run("create", "second", str(tmp_path), "-o", "json", **carl)
+    assert (refused.code, refused.out) == (1, "")
+    assert "The quota of classifiers is used up: 1 of 1" in refused.err
 
 
 def test_a_lost_connection_costs_one_zip(anna: CommandLine, stage: Stage, broken: BrokenConnection, tmp_path: Path) -> None:

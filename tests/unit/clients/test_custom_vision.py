@@ -88,7 +88,7 @@ def test_images_with_several_tags_are_left_out_counted_and_named(api: TrainingAp
     read = read_project(api, "Dogs")
     assert counts(read) == {"beagle": 11, "husky": 12, None: 10}
     assert read.listing.notices == (
-        "The project is multilabel: 1 images have several tags, and Ocelli learns one class for each image; left out: "
+        "The project is multilabel. Left out, because Ocelli learns one class for each image: 1 image with several tags: "
         f"{identifier('image 60')} (husky, beagle)",
     )
 
@@ -97,8 +97,8 @@ def test_untagged_images_and_empty_tags_are_counted(api: TrainingApi, stand_in: 
     stand_in.untagged = 4
     stand_in.extra_tags = ("poodle",)
     assert read_project(api, "Dogs").listing.notices == (
-        "4 images have no tag; left out",
-        "1 tags have no images, and become no classes: poodle",
+        "Left out: 4 images without a tag",
+        "Left out: 1 tag without images: poodle",
     )
 
 
@@ -113,7 +113,7 @@ def test_images_with_regions_are_left_out_and_counted(api: TrainingApi, stand_in
     stand_in.images.append(StandInImage(60, ("husky",), regions=True))
     read = read_project(api, "Dogs")
     assert counts(read)["husky"] == 12
-    assert read.listing.notices == ("1 images have regions, which Ocelli does not learn from; left out",)
+    assert read.listing.notices == ("Left out: 1 image with regions, which Ocelli does not learn from",)
 
 
 def test_a_tag_that_the_service_counts_otherwise_is_an_error_with_the_numbers(api: TrainingApi, stand_in: StandIn) -> None:

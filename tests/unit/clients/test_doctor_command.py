@@ -168,6 +168,26 @@ def test_a_failed_classifier_is_a_problem_with_its_explanation(anna: CommandLine
     client.http.delete(f"/v3/classifiers/{classifier_id}")
 
 
+def test_a_classifier_that_waits_for_a_gpu_is_a_problem_with_the_schedulers_words(anna: CommandLine, client: V3Client) -> None:
+    classifier_id = client.created("wrens")
+    manifest = client.stage.classifier(classifier_id)
+    message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu"
+    waiting = {"type": "Ready", "status": "False", "reason": "Unschedulable", "message": message}
+    manifest["status"] = {"classifierID": classifier_id, "conditions": [waiting]}
+    client.stage.put_classifier(manifest)
+    level, text = examine(anna)["classifier wrens"]
+    assert (level, message in text, "one that offers GPUs" in text) == ("problem", True, True)
+    client.http.delete(f"/v3/classifiers/{classifier_id}")
+
+
+def test_a_revision_that_waits_for_approval_is_a_warning_with_the_command(anna: CommandLine, client: V3Client) -> None:
+    classifier_id = client.ready("thrushes")
+    client.stage.await_approval(classifier_id, "waits for approval")
+    level, text = examine(anna)["classifier thrushes"]
+    assert (level, f"ocelli approve {classifier_id} " in text) == ("warning", True)
+    client.http.delete(f"/v3/classifiers/{classifier_id}")
+
+
 class _Stranger(BaseHTTPRequestHandler):
     """Another server than Ocelli's."""
 

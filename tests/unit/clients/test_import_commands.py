@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +14,11 @@ import pytest
 
 from ocelli_cli import import_commands
 from ocelli_import.custom_vision_api import TrainingApi
+from ocelli_import.downloads import MANIFEST_NAME
 from tests.documented_commands import bash_blocks
+from tests.gateway_harness.stage import wait_for
 from tests.unit.clients.command_line import CommandLine, Run
-from tests.unit.clients.custom_vision_stand_in import KEY, OBJECT_DETECTION, SIGNATURE, StandIn, running_stand_in
+from tests.unit.clients.custom_vision_stand_in import KEY, OBJECT_DETECTION, SIGNATURE, StandIn, identifier, running_stand_in
 from tests.unit.clients.photographs import write_images
 
 
@@ -74,7 +79,7 @@ def test_missing_files_are_left_out_on_request(stranger: CommandLine, tmp_path: 
     (tmp_path / "images" / "000.jpg").unlink()
     run = stranger.succeed("import", "csv", "pets", str(table), "--skip-missing", "--dry-run", "-o", "json")
     assert sets(run)["cat"] == 10
-    assert "1 file not found; left out" in run.document["notices"][-1]
+    assert "Left out: 1 file not found" in run.document["notices"][-1]
 
 
 def test_json_lines_are_read_like_csv(stranger: CommandLine, tmp_path: Path) -> None:
@@ -106,8 +111,8 @@ def test_coco_is_imported_with_its_notices(stranger: CommandLine, tmp_path: Path
     }
     (tmp_path / "coco.json").write_text(json.dumps(document))
     run = stranger.succeed("import", "coco", "pets", "coco.json", "--dry-run")
-    assert "nothing is cropped" in run.err
-    assert "1 images have no annotation; left out: 020.jpg" in run.err
+    assert "Nothing is cropped" in run.err
+    assert "Left out: 1 image without an annotation: 020.jpg" in run.err
 
 
 def test_a_class_with_too_few_images_is_refused_with_both_remedies(stranger: CommandLine, tmp_path: Path) -> None:
@@ -163,6 +168,23 @@ def test_images_that_are_not_received_are_an_error_and_kept_ones_are_not_asked_f
     # Without a gateway the second run ends after the downloads.
     assert custom_vision(stranger, stand_in).code == 5
     assert stand_in.downloads == 2
+
+
+@pytest.mark.slow
+def test_an_import_that_was_killed_goes_on_with_the_missing_images(
+    stranger: CommandLine, stand_in: StandIn, tmp_path: Path
+) -> None:
+    stand_in.images_until_silence = 15
+    command = [sys.executable, "-m", "ocelli_cli", "import", "custom-vision", "dogs", "Dogs"]
+    variables = {"VISION_TRAINING_ENDPOINT": stand_in.address, "VISION_TRAINING_KEY": KEY, "HOME": str(stranger.home)}
+    with subprocess.Popen(command, env={**os.environ, **variables}, cwd=tmp_path) as process:
+        manifest = tmp_path / "ocelli-downloads" / identifier("project") / MANIFEST_NAME
+        wait_for(lambda: manifest.exists() and len(manifest.read_text().splitlines()) == 16, "15 images are kept", 30)
+        process.kill()
+    stand_in.images_until_silence = None
+    before = stand_in.served
+    assert custom_vision(stranger, stand_in).code == 5
+    assert stand_in.served - before == 33 - 15
 
 
 def test_neither_key_nor_signature_is_printed(stranger: CommandLine, stand_in: StandIn) -> None:

@@ -74,12 +74,14 @@ def test_addresses_are_downloaded_and_other_schemes_refused(tmp_path: Path) -> N
 def test_an_image_with_several_classes_is_left_out_and_counted(tmp_path: Path) -> None:
     listing = read_csv(csv(tmp_path, "file,class\na.jpg,cat\na.jpg,dog\nb.jpg,cat\nb.jpg,cat\n"), USUAL)
     assert classes(listing) == {"b.jpg": "cat"}
-    assert listing.notices == ("1 image has several classes, and Ocelli learns one for each image; left out: a.jpg (cat, dog)",)
+    assert listing.notices == (
+        "Left out, because Ocelli learns one class for each image: 1 image with several classes: a.jpg (cat, dog)",
+    )
 
 
 def test_rows_without_a_class_are_counted(tmp_path: Path) -> None:
     listing = read_csv(csv(tmp_path, "file,class\na.jpg,cat\nb.jpg,\nc.jpg\n"), USUAL)
-    assert (classes(listing), listing.notices) == ({"a.jpg": "cat"}, ("2 rows have no class; left out: b.jpg, c.jpg",))
+    assert (classes(listing), listing.notices) == ({"a.jpg": "cat"}, ("Left out: 2 rows without a class: b.jpg, c.jpg",))
 
 
 @pytest.mark.parametrize(
@@ -153,21 +155,23 @@ def test_the_category_of_a_coco_image_is_its_class(tmp_path: Path) -> None:
     path = coco(tmp_path, [{"image_id": 1, "category_id": 1}, {"image_id": 2, "category_id": 2}])
     listing = read_coco(path)
     assert classes(listing) == {"a.jpg": "cat", "b.jpg": "dog"}
-    assert listing.notices == ("1 images have no annotation; left out: c.jpg",)
+    assert listing.notices == ("Left out: 1 image without an annotation: c.jpg",)
 
 
 def test_regions_are_not_cropped_which_is_said(tmp_path: Path) -> None:
     boxes = [{"image_id": image, "category_id": 1, "bbox": [0, 0, 9, 9]} for image in (1, 1, 2, 3)]
     listing = read_coco(coco(tmp_path, boxes))
     assert classes(listing) == {"a.jpg": "cat", "b.jpg": "cat", "c.jpg": "cat"}
-    assert listing.notices == ("4 annotations mark a region; the whole images are imported, and nothing is cropped",)
+    assert listing.notices == ("Nothing is cropped, whole images are imported: 4 annotations with a region",)
 
 
 def test_a_coco_image_with_several_categories_is_left_out_and_counted(tmp_path: Path) -> None:
     pairs = [(1, 1), (1, 2), (2, 2), (3, 2)]
     listing = read_coco(coco(tmp_path, [{"image_id": image, "category_id": category} for image, category in pairs]))
     assert classes(listing) == {"b.jpg": "dog", "c.jpg": "dog"}
-    assert listing.notices == ("1 image has several classes, and Ocelli learns one for each image; left out: a.jpg (cat, dog)",)
+    assert listing.notices == (
+        "Left out, because Ocelli learns one class for each image: 1 image with several classes: a.jpg (cat, dog)",
+    )
 
 
 def test_a_coco_image_that_is_not_here_is_downloaded_from_its_address(tmp_path: Path) -> None:
@@ -221,7 +225,7 @@ def test_classes_are_renamed_left_out_and_taken_as_negative_examples(pets: Listi
     rules = ClassRules(renames={"golden-retriever": "dog"}, skipped=frozenset({"cat"}), negatives=frozenset({"nothing"}))
     changed = rules.apply(pets)
     assert classes(changed) == {"b.jpg": "dog", "c.jpg": None, "d.jpg": "dog"}
-    assert changed.notices == ("Left out with their classes (cat): 1 images",)
+    assert changed.notices == ("Left out with their classes (cat): 1 image",)
 
 
 def test_characters_that_are_not_allowed_become_underscores_which_is_said(pets: Listing) -> None:

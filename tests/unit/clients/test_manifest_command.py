@@ -110,4 +110,4 @@ def test_the_commands_of_the_page_print_manifests_of_a_folder_and_of_a_classifie
     of_folder, of_classifier = (yaml.safe_load(anna.succeed(*shlex.split(line)[1:]).out) for line in lines)
     assert of_folder["spec"]["classes"][0]["examples"][0]["url"].startswith("https://data.example.com/dogs/beagle-")
     assert of_classifier["metadata"]["name"] == classifier_id.replace("_", "-")
-    assert [one["name"] for one in of_classifier["spec"]["classes"]] == ["a", "b"]
+    assert [one["name"] for one in of_classifier["spec"]["classes"]] == ["heron", "owl"]

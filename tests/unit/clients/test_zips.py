@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ocelli_client.folders import read_class
+from ocelli_client.image_files import MEGABYTE, FileLocation, ImageFile
 from ocelli_client.zips import ZIP_BYTES_LIMIT, ChangedImageError, build_zips, plan_zips, write_zip
 from ocelli_gateway.operations import EXAMPLES_LIMITS
 from ocelli_storage.archive_inspection import Turn, take_turn
@@ -67,6 +68,13 @@ def test_images_that_exceed_a_zip_go_into_the_next_one(tmp_path: Path) -> None:
     sizes = [write_zip(part, tmp_path / "part.zip").size_bytes for part in parts]
     assert len(parts) > 1
     assert max(sizes) <= needed // 2
+
+
+@pytest.mark.parametrize(("images", "zips"), [(10, [10]), (28, [14, 14]), (41, [14, 14, 13])])
+def test_zips_of_a_class_have_equal_numbers_of_images(tmp_path: Path, images: int, zips: list[int]) -> None:
+    location = FileLocation(path=tmp_path, name="a.png")
+    files = [ImageFile(location=location, size_bytes=5 * MEGABYTE, sha256=f"{number:064x}") for number in range(images)]
+    assert [len(part) for part in plan_zips(files)] == zips
 
 
 def test_the_limit_is_what_the_gateway_takes() -> None:

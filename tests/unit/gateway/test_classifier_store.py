@@ -32,7 +32,7 @@ def count_parsings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         parsed.append(manifest["metadata"]["name"])
         return parse_classifier(manifest)
 
-    monkeypatch.setattr(classifier_store, "parse_classifier", parse)
+    monkeypatch.setattr(classifier_store, "parse_manifest", parse)
     return parsed
 
 

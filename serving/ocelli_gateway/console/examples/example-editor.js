@@ -172,7 +172,7 @@ export class ExampleEditor {
       previews,
       faults,
       left,
-      h("label", { class: "check", for: toggle.id }, toggle, "Negative examples: images of none of the classes"),
+      h("label", { class: "check", for: toggle.id }, toggle, "These are negative examples"),
     );
     const draw = () => {
       nameField.hidden = set.negative;

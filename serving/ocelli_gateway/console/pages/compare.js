@@ -6,7 +6,7 @@ import { errorNotice, notice } from "../notice.js";
 import { CorrectedPage } from "../quality/corrected-page.js";
 import { nameOf } from "../quality/numbers.js";
 import { ImageReview } from "../quality/review.js";
-import { chooseRevision, revisionPicker } from "../quality/revision-picker.js";
+import { chooseRevision, resolveRevision, revisionPicker } from "../quality/revision-picker.js";
 import { buildHash } from "../router.js";
 
 export async function show(container, context, classifierId, asked, askedOther) {
@@ -53,7 +53,8 @@ export async function show(container, context, classifierId, asked, askedOther) 
 
 function chooseOther(classifier, revision, asked) {
   const revisions = classifier.history.map((entry) => entry.revision);
-  return revisions.includes(asked) ? asked : revisions.find((candidate) => candidate !== revision);
+  const wanted = resolveRevision(classifier, asked);
+  return revisions.includes(wanted) ? wanted : revisions.find((candidate) => candidate !== revision);
 }
 
 function summary(answer, revision, other) {

@@ -7,13 +7,14 @@ import { errorNotice, notice } from "../notice.js";
 import { CorrectedPage } from "../quality/corrected-page.js";
 import { FindingTabs } from "../quality/finding-tabs.js";
 import { scrolling } from "../quality/numbers.js";
-import { revisionPicker } from "../quality/revision-picker.js";
+import { resolveRevision, revisionPicker } from "../quality/revision-picker.js";
 import { buildHash } from "../router.js";
 
 export async function show(container, context, classifierId, asked) {
   const { classifier } = context;
   const revisions = revisionsOf(classifier);
-  const revision = revisions.includes(asked) ? asked : revisions[0];
+  const wanted = resolveRevision(classifier, asked);
+  const revision = revisions.includes(wanted) ? wanted : revisions[0];
   if (revision === undefined) {
     fill(container, notice("info", "The images have not been read yet."));
     return undefined;
@@ -33,6 +34,7 @@ export async function show(container, context, classifierId, asked) {
   fill(
     body,
     explanationOf(classifier),
+    faults(report),
     section("Images", summary(report), scrolling("Images of each class", setsTable(report.sets))),
     section("Images to look at", tabs.element),
     skippedFiles(report.sets),
@@ -58,6 +60,15 @@ function explanationOf(classifier) {
     return null;
   }
   return notice(classifier.status === "failed" ? "bad" : "info", classifier.explanation);
+}
+
+/** What the check of a training that waits or failed has found. */
+function faults(report) {
+  if (!report.faults?.length) {
+    return null;
+  }
+  const more = report.faults_count > report.faults.length ? h("p", {}, `The first ${report.faults.length} of ${report.faults_count}.`) : null;
+  return notice("warning", [h("ul", {}, report.faults.map((sentence) => h("li", {}, sentence))), more]);
 }
 
 function summary(report) {

@@ -31,6 +31,7 @@ export async function show(container, context) {
   const progress = h("div", {});
   let controller;
   let done = false;
+  let tried = false;
   fill(
     container,
     h("h1", { tabindex: "-1" }, "New classifier"),
@@ -96,7 +97,7 @@ export async function show(container, context) {
     const { sets } = editor;
     const text =
       reasons.length === 0
-        ? `Ready: ${count(sets.images, "image")}, ${bytes(sets.bytes)}. Nothing has been sent yet.`
+        ? `Ready: ${count(sets.images, "image")}, ${bytes(sets.bytes)}.${tried ? "" : " Nothing has been sent yet."}`
         : reasons.length === 1
           ? reasons[0]
           : `${reasons[0]} And ${reasons.length - 1} more.`;
@@ -106,6 +107,7 @@ export async function show(container, context) {
   async function create() {
     if (controller !== undefined) return;
     controller = new AbortController();
+    tried = true;
     const signal = controller.signal;
     const view = buildSendingView({ onTryNow: () => sending.tryNow(), onStop: () => controller?.abort() });
     let id;

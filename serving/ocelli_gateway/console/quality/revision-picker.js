@@ -6,8 +6,13 @@ import { date } from "../format.js";
 /** The revision that was asked for, else the served one, else the newest; undefined if there is none. */
 export function chooseRevision(classifier, asked) {
   const revisions = classifier.history.map((entry) => entry.revision);
-  const wanted = [asked, classifier.served_revision, revisions[0]];
+  const wanted = [resolveRevision(classifier, asked), classifier.served_revision, revisions[0]];
   return wanted.find((revision) => revisions.includes(revision)) ?? classifier.served_revision;
+}
+
+/** Addresses may also say `served` and `latest`, as those of the API. */
+export function resolveRevision(classifier, asked) {
+  return { served: classifier.served_revision, latest: classifier.current_revision }[asked] ?? asked;
 }
 
 /** `href(revision)` is the address of the page for another one. `revisions` may name some that are not in the history yet. */

@@ -62,18 +62,22 @@ export class Thumbnails {
         // After close() nobody would revoke it.
         if (!this.closed && batch.has(digest)) {
           this.urls.set(digest, URL.createObjectURL(decodeJpeg(base64)));
+          this.fill(batch.get(digest), digest);
+          await pause();
         }
       }
     } catch {
       // The grid is useful without thumbnails; the next view of the page asks again.
     }
-    for (const [digest, images] of batch) {
-      for (const image of images) {
-        if (this.urls.has(digest)) {
-          image.src = this.urls.get(digest);
-        } else {
-          image.dataset.missing = "true";
-        }
+    batch.forEach((images, digest) => this.fill(images, digest));
+  }
+
+  fill(images, digest) {
+    for (const image of images) {
+      if (!this.urls.has(digest)) {
+        image.dataset.missing = "true";
+      } else if (!image.src) {
+        image.src = this.urls.get(digest);
       }
     }
   }
@@ -85,6 +89,11 @@ export class Thumbnails {
     this.urls.forEach((url) => URL.revokeObjectURL(url));
     this.urls.clear();
   }
+}
+
+/** Lets the browser scroll in between. */
+function pause() {
+  return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
 function decodeJpeg(base64) {
