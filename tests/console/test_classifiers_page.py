@@ -138,6 +138,12 @@ def test_list_goes_on_after_the_connection_was_lost(browser: Browser, line: Line
         expect(window.page.locator(".live")).to_have_text("live")
 
 
+def test_list_is_shown_although_the_stream_of_events_ends_at_once(window: Window, herons: str) -> None:
+    window.page.route("**/ocelli/v1/events", lambda route: route.fulfill(body="event: ready\ndata: {}\n\n"))
+    window.log_in()
+    expect(row(window, "Herons")).to_be_visible()
+
+
 def test_only_the_rows_near_the_window_are_drawn(window: Window, stage: Stage, herons: str) -> None:
     template = stage.classifier(herons)
     labels = template["metadata"]["labels"]

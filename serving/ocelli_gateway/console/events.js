@@ -44,6 +44,7 @@ export class LiveClassifiers {
       const began = Date.now();
       try {
         await this._follow(signal);
+        this._set("connecting");
       } catch (error) {
         if (isAborted(error) && signal.aborted) return;
         this._set("broken", error);
@@ -82,7 +83,11 @@ export class LiveClassifiers {
           // However a stream breaks, the service could not be reached any longer.
           throw signal.aborted ? error : new NotReachableError();
         });
-        if (done) break;
+        if (done) {
+          // A stream may end at once, where the service itself has lost its watch: the list is then all there is.
+          await list;
+          return;
+        }
         clearTimeout(silence);
         silence = setTimeout(abort, SILENT_MS);
         const blocks = (text + value).replaceAll("\r\n", "\n").split("\n\n");
