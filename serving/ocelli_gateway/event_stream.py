@@ -34,7 +34,7 @@ class StreamTerms:
     is_current: Callable[[], bool]
     """Whether changes still arrive. Asked with each comment: a client that reconnects and lists gets them otherwise."""
     stops: tuple[asyncio.Event, ...]
-    """Set when the client leaves, or the gateway stops."""
+    """One of them is set when the client leaves, or the gateway stops."""
 
 
 async def write_events(subscription: CardSubscription, terms: StreamTerms) -> AsyncIterator[bytes]:
@@ -80,8 +80,8 @@ class EventStream(StreamingResponse):
 
 
 def _write(name: str, data: Mapping[str, Any]) -> bytes:
-    # JSON has no line breaks outside of texts, and escapes those inside.
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+    # Escaped to ASCII: some clients end a line at U+2028 too.
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
 async def _end_after(stop: asyncio.Event, subscription: CardSubscription) -> None:

@@ -43,8 +43,8 @@ class NewClassifier:
 class Removal:
     """What is taken away."""
 
-    class_names: Sequence[str] = ()
-    uploads: Sequence[str] = ()
+    class_names: tuple[str, ...] = ()
+    uploads: tuple[str, ...] = ()
     """By digest, from every class and from the negative examples."""
     negative_examples: bool = False
     """All of them."""
@@ -111,8 +111,8 @@ class ExampleChanges:
             check_learns(classifier)
             check_first_training_ended(classifier)
             base = await self._read_base(classifier)
-            present = {(item.name, source.upload) for item in base.classes for source in item.examples}
-            present |= {(None, source.upload) for source in base.negative_examples}
+            sets = [(item.name, item.examples) for item in base.classes] + [(None, base.negative_examples)]
+            present = {(name, source.upload) for name, sources in sets for source in sources}
             added = [item for item in uploads if (item.class_name, item.sha256) not in present]
             if not added:
                 return classifier.spec

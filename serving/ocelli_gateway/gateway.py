@@ -68,10 +68,10 @@ class Gateway:
     rates: RateQuotas
     classifiers: Classifiers
     overview: Overview
+    quality: Quality
     changes: Changes
     pending_uploads: PendingUploads
     example_changes: ExampleChanges
-    quality: Quality
     stored_files: StoredFiles
     user_data: UserData
     classification: Classification
@@ -163,10 +163,10 @@ async def running_gateway(
             rates=rates,
             classifiers=classifiers,
             overview=Overview(store, objects, classifiers),
+            quality=Quality(store, RevisionFiles(objects, report_reads)),
             changes=changes,
             pending_uploads=pending_uploads,
             example_changes=ExampleChanges(store, definitions, changes, pending_uploads, usage),
-            quality=Quality(store, RevisionFiles(objects, report_reads)),
             stored_files=StoredFiles(store, definitions),
             user_data=UserData(store, objects),
             classification=Classification(

@@ -26,7 +26,8 @@ CALLER_KEY = "ocelli.user"
 LEFT_KEY = "ocelli.left"
 """Key of the scope that holds an event: set once the client cannot read the answer, or the body cannot become complete."""
 STOP_KEY = "ocelli.stop"
-"""Key of the scope that holds an event: set once the server stops, so that an answer without an end should end."""
+"""Key of the scope that holds an event for answers without an end: set once the server stops, or the client has closed its
+sending side, which may mean that it has left."""
 CUT_OFF_KEY = "ocelli.cut_off"
 """Key of the scope that is true where the client closed its sending side before the body was complete."""
 PROBE_AFTER_SECONDS = 1.0
@@ -120,6 +121,7 @@ class ContractProtocol(LimitedProtocol):
         A connection closed on both sides looks the same until something is sent: then the client's system answers with a reset.
         """
         self._sending_ended = True
+        self._report(STOP_KEY)
         return self._has_answers_left()
 
     def _parse_on(self) -> None:

@@ -94,8 +94,9 @@ class JudgedQuality:
         # With one class and no negatives there is no other answer.
         return np.asarray(np.where(np.isfinite(best), best, 0) - right, dtype=np.float32)
 
-    @cached_property
+    @property
     def _answers(self) -> NDArray[np.float32]:
+        """float32[N, C or C + 1]: the scores, then that of "none of the classes" if it is an answer. Not kept: it is large."""
         scores = self.judged.scores
         if not self.judged.has_negatives:
             return scores

@@ -62,19 +62,12 @@ class Quality:
             name = shown(error.name)
             raise InputError(f'Revision {place.revision} has no class "{name}"; see the classes in its evaluation.') from error
         page, with_thumbnail = rows[query.offset : query.offset + query.limit], await self._find_thumbnails(place)
-        corrections = {item.image: item.class_name for item in classifier.spec.corrections}
-        images = []
-        for row in page.tolist():
-            image = quality.describe(row)
-            digest = image["image"]
-            images.append(
-                {
-                    **image,
-                    "thumbnail": digest in with_thumbnail,
-                    **({"name": names[digest]} if digest in names else {}),
-                    **({"correction": corrections[digest]} if digest in corrections else {}),
-                }
-            )
+        shown_images = _ShownImages(
+            names=names,
+            with_thumbnail=with_thumbnail,
+            corrections={item.image: item.class_name for item in classifier.spec.corrections},
+        )
+        images = await asyncio.to_thread(lambda: [shown_images.describe(quality, row) for row in page.tolist()])
         return {"revision": place.revision, "total": len(rows), "images": images}
 
     async def scores(self, caller: Caller, classifier_id: str, revision: str) -> Mapping[str, Any]:
@@ -88,7 +81,7 @@ class Quality:
         _, place = await self._find(caller, classifier_id, revision)
         report, with_thumbnail = await self._files.read_report(place), await self._find_thumbnails(place)
         if not report.data:
-            raise NotFoundError(f"There is no report on the images of {place.name}: it comes from published weights.")
+            raise NotFoundError(f"The stored report on {place.name} has nothing about its images; retrain the classifier.")
         return {
             "revision": place.revision,
             "of": "check" if place.is_check else "training",
@@ -119,6 +112,8 @@ class Quality:
 
     async def _find(self, caller: Caller, classifier_id: str, revision: str) -> tuple[Classifier, RevisionPlace]:
         classifier = await self._store.read_polled(caller.namespace, classifier_id)
+        if classifier.spec.pretrained is not None:
+            raise NotFoundError(f"The classifier {classifier_id} comes from published weights: it has no images to judge.")
         return classifier, await self._files.find(_location(classifier), _resolve(classifier, revision))
 
     async def _find_names(self, place: RevisionPlace) -> Mapping[str, str]:
@@ -134,6 +129,25 @@ class Quality:
             return await self._files.find_thumbnails(place)
         except NotFoundError:
             return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ShownImages:
+    """What is known of images besides their scores, by digest."""
+
+    names: Mapping[str, str]
+    with_thumbnail: Mapping[str, Any]
+    corrections: Mapping[str, str]
+
+    def describe(self, quality: JudgedQuality, row: int) -> Mapping[str, Any]:
+        image = quality.describe(row)
+        digest = image["image"]
+        return {
+            **image,
+            "thumbnail": digest in self.with_thumbnail,
+            **({"name": self.names[digest]} if digest in self.names else {}),
+            **({"correction": self.corrections[digest]} if digest in self.corrections else {}),
+        }
 
 
 def _resolve(classifier: Classifier, revision: str) -> str:

@@ -111,7 +111,7 @@ def predict_classes(scores: NDArray[np.float32], *, has_negatives: bool) -> NDAr
 
     If negative examples were learned or judged, a highest score below 0.5 means none of the classes: `NEGATIVE`.
     """
-    best = scores.argmax(axis=1)
+    best: NDArray[np.intp] = scores.argmax(axis=1)
     if not has_negatives:
         return best
     predicted: NDArray[np.intp] = np.where(scores.max(axis=1) < DECISION_THRESHOLD, NEGATIVE, best)

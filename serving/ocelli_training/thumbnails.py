@@ -6,7 +6,6 @@ one: the pixels of images whose features are cached are not at hand.
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from collections import defaultdict
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -114,13 +114,14 @@ class ThumbnailSource:
 def encode_thumbnail(pixels: NDArray[np.uint8]) -> bytes:
     """A JPEG file of at most `THUMBNAIL_LIMIT_BYTES` with sides of at most 128 pixels, of an image uint8[height, width, 3]."""
     image = Image.fromarray(pixels)
-    image.thumbnail((SIDE_PIXELS, SIDE_PIXELS))
+    # A training makes up to two thousand: these filters and encoders take half the time of Pillow's own choice.
+    image.thumbnail((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.BILINEAR)
+    small = np.ascontiguousarray(image)
     for quality in _QUALITIES:
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=quality)
-        if file.tell() <= THUMBNAIL_LIMIT_BYTES:
+        file: bytes = simplejpeg.encode_jpeg(small, quality=quality, colorsubsampling="420")
+        if len(file) <= THUMBNAIL_LIMIT_BYTES:
             break
-    return file.getvalue()
+    return file
 
 
 async def load_thumbnails(store: ObjectStore, location: ClassifierLocation) -> dict[str, bytes]:

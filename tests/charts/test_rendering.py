@@ -19,7 +19,8 @@ from ocelli_api.prediction import CONNECTIONS_LIMIT, GATEWAY_CONNECTIONS_LIMIT
 from ocelli_api.quantities import parse_quantity
 from ocelli_api.settings import list_settings, load_settings
 from ocelli_gateway import __main__ as gateway_program
-from ocelli_gateway import operations
+from ocelli_gateway import management_operations, operations
+from ocelli_gateway.console_files import CONSOLE_PATH
 from ocelli_gateway.http_protocol import LIVE_PATH
 from ocelli_gateway.routing import DOCUMENT_PATH, PREFIX
 from ocelli_gateway.settings import GatewaySettings
@@ -468,7 +469,16 @@ def is_below(path: str, prefix: str) -> bool:
     return f"{path}/".startswith(f"{prefix}/")
 
 
-PUBLIC = {item.path for item in vars(operations).values() if isinstance(item, operations.Operation)} | {DOCUMENT_PATH}
+PUBLIC = {
+    DOCUMENT_PATH,
+    CONSOLE_PATH,
+    *(
+        item.path
+        for module in (operations, management_operations)
+        for item in vars(module).values()
+        if isinstance(item, operations.Operation)
+    ),
+}
 
 
 def test_every_operation_has_a_public_path(routed_paths: list[str]) -> None:

@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.console.browser import MISSING, find_browser, running_browser
 from tests.console.line import Line
 from tests.console.trained import TrainedClassifier, noise_zip, shape_zips
-from tests.console.window import Window, open_window
+from tests.console.window import DEADLINE_MILLISECONDS, Window, open_window
 from tests.gateway_harness.stage import GatewayInstance, Stage
 from tests.gateway_harness.v3_client import V3Client, connect
 
@@ -23,6 +23,8 @@ def browser() -> Iterator[Browser]:
         pytest.fail(MISSING)
     if program is None:
         pytest.skip(MISSING)
+    # For machines that do much else at the same time.
+    expect.set_options(timeout=DEADLINE_MILLISECONDS)
     with running_browser(program) as running:
         yield running
 

@@ -18,8 +18,6 @@ from tests.console.window import Window
 from tests.gateway_harness.stage import Stage
 from tests.gateway_harness.v3_client import V3Client
 
-TRAINED = 10_000
-
 
 def test_from_dropped_folders_to_deletion(window: Window, stage: Stage, client: V3Client, tmp_path: Path) -> None:
     folders = write_folders(tmp_path / "data", 20, negatives=12)
@@ -51,7 +49,7 @@ def watch_training(page: Page, marks: TrainedClassifier) -> None:
     expect(page.locator(".training")).to_contain_text("OpenVINO CPU float32")
     expect(page.get_by_role("button", name="Training…")).to_be_disabled()
     marks.train()
-    expect(page.locator(".metrics")).to_contain_text("accuracy", ignore_case=True, timeout=TRAINED)
+    expect(page.locator(".metrics")).to_contain_text("accuracy", ignore_case=True)
 
 
 def correct_wrong_image(page: Page, marks: TrainedClassifier) -> None:

@@ -9,8 +9,9 @@ from playwright.sync_api import Page, Route, expect
 
 from ocelli_cluster.resources import CLASSIFIERS
 from tests.console.window import Window
+from tests.gateway_harness.images import examples
 from tests.gateway_harness.stage import NAMESPACE, Stage
-from tests.gateway_harness.v3_client import V3Client
+from tests.gateway_harness.v3_client import TWO_SETS, V3Client
 
 REASON = 'class "hail" has 3 examples; add at least 7'
 
@@ -87,6 +88,17 @@ def test_change_of_a_classifier_that_git_took_over_meanwhile_shows_the_yaml(trai
     training.get_by_role("button", name="Train again").click()
     expect(training.get_by_text("Argo CD manages this classifier.")).to_be_visible()
     expect(training.get_by_label("Manifest to commit instead", exact=True)).to_contain_text("kind: Classifier")
+
+
+def test_class_is_removed_where_two_sets_remain(training: Page, client: V3Client, stage: Stage) -> None:
+    classifier_id = client.ready("Trees", files=[*TWO_SETS, ("oak_positive_examples", ("oak.zip", examples(3)))])
+    training.evaluate(f"location.hash = '#/classifiers/{classifier_id}'")
+    training.get_by_role("button", name="Remove oak…").click()
+    training.get_by_role("dialog", name="Remove oak?").get_by_role("button", name="Remove and retrain").click()
+    expect(training.get_by_role("row", name="oak")).to_have_count(0)
+    assert [item["name"] for item in spec_of(stage, classifier_id)["classes"]] == ["heron", "owl"]  # type: ignore[index, attr-defined]
+    expect(training.get_by_role("button", name="Remove owl…")).to_have_count(0)
+    client.delete(classifier_id)
 
 
 def test_deletion_needs_the_typed_name(training: Page, client: V3Client, roofs: str) -> None:

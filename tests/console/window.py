@@ -13,7 +13,7 @@ from tests.gateway_harness.stage import PASSWORD, USER
 
 WIDE = (1280, 800)
 NARROW = (375, 720)
-DEADLINE_MILLISECONDS = 10_000
+DEADLINE_MILLISECONDS = 20_000
 # The browser reports every refused request as an error of the page; the page itself shows them in words.
 _EXPECTED = "Failed to load resource"
 

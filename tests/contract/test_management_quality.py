@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import shutil
+import subprocess
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,9 +24,10 @@ from ocelli_api.revision import definition, spec_revision
 from ocelli_storage.judged import JUDGED
 from ocelli_storage.layout import CHECK_REPORT, REPORT, THUMBNAILS, ClassifierLocation
 from ocelli_storage.thumbnail_files import build_thumbnail_file
+from tests.documented_commands import bash_blocks
 from tests.gateway_harness.images import build_zip, encode, plain
 from tests.gateway_harness.management_client import ManagementClient
-from tests.gateway_harness.stage import NAMESPACE, GatewayInstance, Stage
+from tests.gateway_harness.stage import NAMESPACE, PASSWORD, USER, GatewayInstance, Stage
 from tests.gateway_harness.v3_client import VERSION, V3Client, assert_error, connect
 from tests.unit.training.conftest import Trainer
 
@@ -243,6 +247,17 @@ def test_a_check_has_a_data_report_with_thumbnails_and_no_evaluation(
     assert data["small_images"][0]["thumbnail"]
     assert digest in trained.get("thumbnails", image=[digest])["thumbnails"]
     assert_error(management.send("GET", trained.path("evaluation")), 404, "not_found", "not judged yet")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_commands_of_the_page_answer(trained: Trained, gateway: GatewayInstance) -> None:
+    (block,) = bash_blocks("docs/revision-quality.md", "Addresses")
+    environment = {**os.environ, "OCELLI": gateway.address, "AUTH": f"{USER}:{PASSWORD}", "ID": trained.classifier_id}
+    script = block.replace("curl ", "curl -sS -w '\\n' ")
+    answers = subprocess.run(["bash", "-ec", script], env=environment, capture_output=True, check=True)
+    evaluation, images = map(json.loads, answers.stdout.splitlines())
+    assert evaluation["revision"] == images["revision"] == trained.revision
+    assert {(image["actual"], image["predicted"]) for image in images["images"]} == {("owl", "heron")}
 
 
 # What is not there

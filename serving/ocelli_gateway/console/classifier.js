@@ -40,6 +40,7 @@ export async function show(container, context, id, name = FIRST, ...rest) {
   const gone = h("div", {});
   const body = h("div", { class: "classifier-body" });
   let timer;
+  let headText;
   let cleanup;
   const own = {
     ...context,
@@ -99,6 +100,10 @@ export async function show(container, context, id, name = FIRST, ...rest) {
 
   function drawHead() {
     const card = own.classifier;
+    // Drawn again, a link would lose the focus.
+    const text = JSON.stringify([card.status, card.accuracy, card.awaits_approval, card.suspended, card.managed_by, card.writable]);
+    if (text === headText) return;
+    headText = text;
     const current = page?.tab ?? name;
     const focused = document.activeElement?.dataset?.tab;
     fill(

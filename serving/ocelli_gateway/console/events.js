@@ -41,8 +41,9 @@ export class LiveClassifiers {
   async _run(signal) {
     let delay = FIRST_DELAY_MS;
     while (!signal.aborted) {
+      const began = Date.now();
       try {
-        await this._follow(signal, () => (delay = FIRST_DELAY_MS));
+        await this._follow(signal);
       } catch (error) {
         if (isAborted(error) && signal.aborted) return;
         this._set("broken", error);
@@ -50,13 +51,14 @@ export class LiveClassifiers {
         await this._list(signal).catch(() => {});
       }
       if (signal.aborted) return;
+      if (Date.now() - began > LONGEST_DELAY_MS) delay = FIRST_DELAY_MS;
       await new Promise((resolve) => setTimeout(resolve, delay * (0.75 + Math.random() / 2)));
       delay = Math.min(delay * 2, LONGEST_DELAY_MS);
     }
   }
 
   /** One connection: the list is read once the stream is open, so that no change is missed in between. */
-  async _follow(signal, onOpen) {
+  async _follow(signal) {
     const connection = new AbortController();
     const abort = () => connection.abort();
     signal.addEventListener("abort", abort);
@@ -68,7 +70,6 @@ export class LiveClassifiers {
       const list = this._list(connection.signal).then(() => {
         listed = true;
         for (const event of missed) this._apply(event);
-        onOpen();
         this._set("live");
       });
       // A failed list ends the connection; the error is raised below.

@@ -24,7 +24,11 @@ export function buildHash(segments, query = {}) {
 export function replaceQuery(changes) {
   const { segments, query } = parseHash(location.hash) ?? { segments: [], query: new URLSearchParams() };
   const values = { ...Object.fromEntries(query), ...changes };
-  history.replaceState(null, "", buildHash(segments, values));
+  try {
+    history.replaceState(null, "", buildHash(segments, values));
+  } catch {
+    // Browsers limit how often a page may do this; the next change of the query writes all of it.
+  }
 }
 
 function splitOnce(text, separator) {

@@ -13,12 +13,16 @@ export async function show(container, context, id) {
   const problem = h("div", {});
   const list = h("div", {});
   let busy = false;
+  let drawn;
   fill(container, h("h2", { class: "hidden-text" }, "History"), pinned, problem, list);
   draw();
   return context.watch(draw);
 
   function draw() {
     const card = context.classifier;
+    const text = JSON.stringify([card.history, card.pinned_revision, card.awaits_approval, card.writable, card.manifest, busy]);
+    if (text === drawn) return;
+    drawn = text;
     const focused = document.activeElement?.dataset?.key;
     fill(
       pinned,

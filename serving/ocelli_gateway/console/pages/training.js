@@ -29,6 +29,7 @@ export async function show(container, context, id) {
   let busy = false;
   let failed;
   let last = context.classifier.status;
+  const drawn = new Map();
   fill(container, state, problem, actions, sets, danger);
   draw();
   const end = context.watch(draw);
@@ -43,17 +44,30 @@ export async function show(container, context, id) {
     if (status !== last && (status === "ready" || status === "failed")) context.announce(`${name}: ${status}.`);
     last = status;
     drawState();
-    drawActions();
-    drawSets();
-    drawDanger();
+    const card = context.classifier;
+    drawChanged(drawActions, [card.writable, status, card.suspended, busy]);
+    drawChanged(drawSets, [card.writable, card.classes, card.negative_sources, card.corrections, busy]);
+    drawChanged(drawDanger, [card.writable, card.manifest]);
+  }
+
+  /** Draw only if these values have changed: a button that is replaced loses the focus. */
+  function drawChanged(draw, values) {
+    const text = JSON.stringify(values);
+    if (drawn.get(draw) === text) return;
+    drawn.set(draw, text);
+    draw();
   }
 
   function drawState() {
     const card = context.classifier;
+    if (card.status === "failed" || card.progress !== undefined) drawn.delete(drawApproval);
     if (card.status === "failed") return drawFailure(card);
     failed = undefined;
     if (card.progress !== undefined) return updateProgress(state, card.progress);
-    if (card.awaits_approval !== undefined) return fill(state, approval(card));
+    if (card.awaits_approval !== undefined) {
+      return drawChanged(drawApproval, [card.awaits_approval, card.explanation, card.writable, busy]);
+    }
+    drawn.delete(drawApproval);
     if (card.suspended) {
       return fill(state, notice("info", "The trainings are suspended: the data is checked, and nothing is trained. Resume them to train."));
     }
@@ -92,13 +106,15 @@ export async function show(container, context, id) {
     );
   }
 
-  function approval(card) {
-    return notice(
+  function drawApproval() {
+    const card = context.classifier;
+    const box = notice(
       "warning",
       card.explanation ?? `The revision ${card.awaits_approval} is trained and waits for an approval.`,
       card.writable ? button("Approve it", "approve", false, { revision: card.awaits_approval }, "primary") : null,
       h("a", { href: buildHash(["classifiers", id, "compare", card.awaits_approval, "served"]) }, "Compare it with what is served"),
     );
+    fill(state, box);
   }
 
   /** A button that locks at once: what was pressed is under way, and pressing it again would change nothing. */
@@ -113,12 +129,14 @@ export async function show(container, context, id) {
     fill(problem);
     try {
       const details = await context.api.post(`${path}/${action}`, body, { signal: context.signal });
-      context.announce({ retrain: "The training begins.", approve: "Approved.", suspend: "Suspended.", resume: "Resumed." }[action]);
+      context.announce({ retrain: "The training begins.", approve: "Approved.", suspend: "Suspended.", resume: "Resumed.", remove: "Removed; the training begins." }[action]);
       busy = false;
+      drawn.clear();
       context.update(details);
     } catch (error) {
       if (isAborted(error)) return;
       busy = false;
+      drawn.clear();
       fill(problem, manifestNotice(error) ?? errorNotice(error));
       draw();
     }
@@ -126,9 +144,13 @@ export async function show(container, context, id) {
 
   function drawSets() {
     const card = context.classifier;
-    const rows = (card.classes ?? []).map((item) => [item.class, item.sources]);
-    if (card.negative_sources?.length > 0) rows.push(["Negative examples", card.negative_sources]);
+    const rows = (card.classes ?? []).map((item) => ({ name: item.class, sources: item.sources, removal: { classes: [item.class] } }));
+    if (card.negative_sources?.length > 0) {
+      rows.push({ name: "Negative examples", sources: card.negative_sources, removal: { negative_examples: true } });
+    }
     if (rows.length === 0) return fill(sets);
+    // A classifier needs two sets.
+    const removable = card.writable && rows.length > 2;
     fill(
       sets,
       h("h2", {}, "Classes"),
@@ -138,14 +160,31 @@ export async function show(container, context, id) {
         h(
           "table",
           {},
-          h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Class"), h("th", { scope: "col" }, "Learns from"))),
-          h("tbody", {}, rows.map(([name, sources]) => h("tr", {}, h("th", { scope: "row", class: "row-name" }, name), h("td", {}, sourcesText(sources))))),
+          h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Class"), h("th", { scope: "col" }, "Learns from"), removable ? h("td", {}) : null)),
+          h("tbody", {}, rows.map((row) => setRow(row, removable))),
         ),
       ),
       card.corrections?.length > 0
         ? h("p", { class: "muted after" }, `${count(card.corrections.length, "image")} corrected by hand; see `, h("a", { href: buildHash(["classifiers", id, "quality"]) }, "Quality"), ".")
         : null,
     );
+  }
+
+  function setRow({ name, sources, removal }, removable) {
+    return h(
+      "tr",
+      {},
+      h("th", { scope: "row", class: "row-name" }, name),
+      h("td", {}, sourcesText(sources)),
+      removable
+        ? h("td", { class: "number" }, h("button", { type: "button", class: "small plain", "aria-label": `Remove ${name}…`, disabled: busy, onclick: (event) => removeSet(event.target, name, removal) }, "Remove…"))
+        : null,
+    );
+  }
+
+  async function removeSet(pressed, name, removal) {
+    const text = `${name} and its images are taken away, and the classifier is trained again without them. Until then the present revision answers.`;
+    if (await confirm(`Remove ${name}?`, { text, action: "Remove and retrain", dangerous: true })) await act(pressed, "remove", removal);
   }
 
   function drawDanger() {
