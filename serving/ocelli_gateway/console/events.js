@@ -41,12 +41,14 @@ export class LiveClassifiers {
   async _run(signal) {
     let delay = FIRST_DELAY_MS;
     while (!signal.aborted) {
+      await untilVisible(signal);
       const began = Date.now();
       try {
         await this._follow(signal);
         this._set("connecting");
       } catch (error) {
         if (isAborted(error) && signal.aborted) return;
+        if (document.hidden) continue;
         this._set("broken", error);
         // Proxies may not pass streams on: the list is then as new as the last try.
         await this._list(signal).catch(() => {});
@@ -63,6 +65,7 @@ export class LiveClassifiers {
     const connection = new AbortController();
     const abort = () => connection.abort();
     signal.addEventListener("abort", abort);
+    document.addEventListener("visibilitychange", abort, { signal: connection.signal });
     let silence = setTimeout(abort, SILENT_MS);
     try {
       const response = await this._api.request("GET", "/ocelli/v1/events", { signal: connection.signal });
@@ -128,6 +131,15 @@ export class LiveClassifiers {
   _notify(change) {
     for (const listener of [...this._listeners]) listener(change);
   }
+}
+
+/** Browsers open six connections to a host, over all tabs: hidden ones must not keep them. */
+function untilVisible(signal) {
+  if (!document.hidden) return undefined;
+  return new Promise((resolve) => {
+    document.addEventListener("visibilitychange", resolve, { once: true });
+    signal.addEventListener("abort", resolve, { once: true });
+  });
 }
 
 /** One block of a stream of events. Comments have no type. */
