@@ -18,7 +18,7 @@ from ocelli_cli.session import Session
 from ocelli_cli.wording import count, describe_accuracy, describe_class, percent
 from ocelli_client import Accuracy, Details, Examples, ImagePrediction, Ocelli, OcelliError
 from ocelli_client.evaluation import Answer, Evaluation, evaluate
-from ocelli_client.folders import find_files
+from ocelli_client.folders import find_files, shown_name
 
 PANEL = "Use"
 BUILT_INS = ("default", "food", "explicit")
@@ -178,7 +178,7 @@ def _ask(session: Session, ocelli: Ocelli, details: Details, images: Sequence[tu
                     session.output.warn(f"{path}: {prediction.error}; it is left out")
                     continue
                 scores = {one.class_name: one.score for one in prediction.classifiers[0].classes}
-                answers.append(Answer(image=str(path), actual=actual, scores=scores))
+                answers.append(Answer(image=shown_name(str(path)), actual=actual, scores=scores))
             done += len(batch)
             bar.update(done, len(images), "classifying")
             session.check_time(f"{done} of {count(len(images), 'image')} are classified")

@@ -14,7 +14,7 @@ from ocelli_cli.session import Session
 from ocelli_cli.wording import count
 from ocelli_client import OcelliError
 from ocelli_client.examples import LEAST_IMAGES, build_examples
-from ocelli_client.image_files import FileLocation
+from ocelli_client.image_files import FileLocation, has_file
 from ocelli_client.texts import shorten
 from ocelli_import.downloads import DownloadError, DownloadFolder, Fetch, download_all
 from ocelli_import.listing import ClassRules, Listing, RemoteImage
@@ -87,7 +87,7 @@ def _not_remote(image: RemoteImage) -> Path:
 def _check_files(listing: Listing, request: ImportRequest) -> Listing:
     """Paths of lists are often relative to another folder: then none of the files exists."""
     locations = [image.place for image in listing.images if isinstance(image.place, FileLocation)]
-    missing = [location for location in locations if location.entry is None and not location.path.is_file()]
+    missing = [location for location in locations if location.entry is None and not has_file(location)]
     if not missing:
         return listing
     named = shorten([str(location.path) for location in missing])

@@ -12,6 +12,7 @@ import httpx
 from ocelli_client.api import V3_VERSION
 from ocelli_client.calls import Call, Procedure, parse_document
 from ocelli_client.errors import OcelliError, RefusedError
+from ocelli_client.folders import shown_name
 from ocelli_client.predictions import Classified, ImagePrediction, parse_predictions
 
 IMAGES_LIMIT = 20
@@ -41,7 +42,7 @@ def classify(question: Question, files: Sequence[Path]) -> Procedure[Classified]
         answer = yield from _classify_batch(question, batch)
         found = answer.images
         if len(found) == len(batch) and not any(is_zipfile(path) for path in batch):
-            found = tuple(replace(item, image=str(path)) for item, path in zip(found, batch, strict=True))
+            found = tuple(replace(item, image=shown_name(str(path))) for item, path in zip(found, batch, strict=True))
         images.extend(found)
         warnings |= dict.fromkeys(answer.warnings)
     return Classified(images=tuple(images), warnings=tuple(warnings))
@@ -74,7 +75,7 @@ def _classify_batch(question: Question, batch: Sequence[Path]) -> Call[Classifie
     if question.threshold is not None:
         form["threshold"] = repr(float(question.threshold))
     try:
-        files = [("images_file", (path.name, path.read_bytes())) for path in batch]
+        files = [("images_file", (shown_name(path.name), path.read_bytes())) for path in batch]
     except OSError as error:
         raise OcelliError(f"{error.filename} cannot be read: {error.strerror or error}") from error
     return Call(method="POST", path="/v3/classify", query=[V3_VERSION], form=form, files=files, parse=_parse)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,18 +30,23 @@ class Connection:
     """Longest silence of the gateway within one request."""
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if "@" in self.url.partition("://")[2].partition("/")[0]:
+            # The address is part of messages.
+            raise OcelliError("The address has credentials in it; give the address without them, and the credentials apart")
+        if not _is_address(self.url):
             raise OcelliError(f'"{self.url}" is not an address of a gateway; give one such as https://vision.example.org')
         given = [bool(self.user or self.password), bool(self.api_key), bool(self.token)]
         if sum(given) > 1:
             raise OcelliError("Several kinds of credentials are given; give user and password, or an API key, or a token")
+        # An HTTP library would quote a header that it refuses.
+        if self.token and not re.fullmatch(r"[!-~]+", self.token.strip()):
+            raise OcelliError("The token has characters that no token has; copy it again")
 
     def build_client_options(self) -> dict[str, Any]:
         """What httpx's clients are built with."""
         headers = {"Accept": "application/json", "User-Agent": "ocelli-client"}
         if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
+            headers["Authorization"] = f"Bearer {self.token.strip()}"
         return {
             "base_url": self.url.rstrip("/"),
             "headers": headers,
@@ -74,3 +80,12 @@ class Connection:
             return ssl.create_default_context(cafile=self.verify)
         except (OSError, ssl.SSLError) as error:
             raise OcelliError(f"The certificate authority {self.verify} cannot be read: {error}") from error
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        # Reading a port that is not a number raises, too.
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and bool(httpx.URL(url).host)
+    except (ValueError, httpx.InvalidURL):
+        return False

@@ -98,7 +98,7 @@ def find_files(paths: Sequence[Path]) -> list[FileLocation]:
         if path.is_dir() or _is_zip(path):
             found += _find_files(path)
         elif path.is_file():
-            found.append(FileLocation(path=path, name=_shown(path.name)))
+            found.append(FileLocation(path=path, name=shown_name(path.name)))
         else:
             raise FolderError(f"{path} does not exist; give a folder, a zip or image files")
     return with_unique_names(found)
@@ -130,7 +130,7 @@ def _find_files(path: Path) -> Iterator[FileLocation]:
         for name in sorted(files):
             if not _is_hidden(name):
                 file = Path(folder) / name
-                yield FileLocation(path=file, name=_shown(file.relative_to(path).as_posix()))
+                yield FileLocation(path=file, name=shown_name(file.relative_to(path).as_posix()))
 
 
 def _find_entries(path: Path) -> Iterator[FileLocation]:
@@ -140,7 +140,7 @@ def _find_entries(path: Path) -> Iterator[FileLocation]:
         raise FolderError(f"{path} is not a complete zip ({error}); create it again") from error
     for entry in archive.infolist():
         if not entry.is_dir() and not any(_is_hidden(part) for part in entry.filename.split("/")):
-            yield FileLocation(path=path, entry=ZipEntry(archive=archive, name=entry.filename), name=_shown(entry.filename))
+            yield FileLocation(path=path, entry=ZipEntry(archive=archive, name=entry.filename), name=shown_name(entry.filename))
 
 
 def _check_folder(folder: Path) -> None:
@@ -163,6 +163,6 @@ def _is_zip(path: Path) -> bool:
     return path.suffix.lower() == ".zip" and path.is_file()
 
 
-def _shown(name: str) -> str:
+def shown_name(name: str) -> str:
     """The name as text: file systems allow bytes that are not UTF-8."""
     return os.fsencode(name).decode("utf-8", "replace")

@@ -65,6 +65,14 @@ class FileLocation:
             return file.read(limit_bytes)
 
 
+def has_file(location: FileLocation) -> bool:
+    """Whether its path is that of a file; a text of any length may be called a path."""
+    try:
+        return location.path.is_file()
+    except OSError:
+        return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageFile:
     """An image that can be an example."""

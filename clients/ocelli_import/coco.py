@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ocelli_client.image_files import has_file
 from ocelli_client.texts import count, shorten
 from ocelli_import.listed_classes import build_listing
 from ocelli_import.listing import Listing, ListingError, Place, RemoteImage, place_of
@@ -25,6 +26,8 @@ def read_coco(document_path: Path, images: Path | None = None) -> Listing:
         categories = {item["id"]: str(item["name"]) for item in document["categories"]}
         files = {item["id"]: item for item in document["images"]}
         annotations = [(item["image_id"], item["category_id"], _has_region(item)) for item in document["annotations"]]
+        # Ids that are lists or objects refer to nothing.
+        hash(tuple((image_id, category_id) for image_id, category_id, _ in annotations))
     except (KeyError, TypeError, AttributeError) as error:
         fact = f"has no {error}" if isinstance(error, KeyError) else f"is built differently ({error})"
         raise ListingError(
@@ -50,7 +53,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         document = json.loads(path.read_bytes())
     except OSError as error:
         raise ListingError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ListingError(f"{path} is not JSON ({error}); export it again") from error
     if not isinstance(document, dict):
         raise ListingError(f"{path} is not a COCO file: it is not an object; images, categories and annotations are needed")
@@ -67,7 +70,7 @@ def _place(document_path: Path, image: Mapping[str, Any], folder: Path) -> Place
         raise ListingError(f"{document_path}: image {image['id']} has no file_name; export it again")
     place = place_of(name, folder)
     url = image.get("coco_url")
-    if isinstance(place, RemoteImage) or place.path.exists() or not isinstance(url, str) or not url:
+    if isinstance(place, RemoteImage) or has_file(place) or not isinstance(url, str) or not url:
         return place
     remote = place_of(url, folder)
     return RemoteImage(key=str(image["id"]), url=url, name=place.name) if isinstance(remote, RemoteImage) else place

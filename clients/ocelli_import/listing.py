@@ -154,7 +154,10 @@ def place_of(text: str, folder: Path) -> Place:
     Raises:
         ListingError: it is an address of another kind.
     """
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise ListingError(f'"{text}" is not an address ({error}); correct it') from error
     if parts.scheme in ("http", "https") and parts.netloc:
         name = unquote(parts.path).rsplit("/", 1)[-1] or parts.netloc
         return RemoteImage(key=text, url=text, name=name)

@@ -158,7 +158,7 @@ def _json_rows(table: Path) -> Iterator[_Row]:
             continue
         try:
             values = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ListingError(f"{table}, line {number} is not JSON ({error}); write one object in each line") from error
         if not isinstance(values, dict):
             raise ListingError(

@@ -12,8 +12,12 @@ from ocelli_gateway.auth import Authenticator, Caller
 from ocelli_gateway.client_address import FORWARDED_HEADER, find_client_address
 from ocelli_gateway.errors import PasswordError, RefreshTokenError, UnknownApiKeyError
 from ocelli_gateway.quotas import RateQuotas
-from ocelli_gateway.refusals import UnauthorizedError
+from ocelli_gateway.refusals import InputError, UnauthorizedError
 from ocelli_gateway.settings import GatewaySettings
+
+_READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_OWN_SITE = frozenset({"same-origin", "none"})
+"""Values of `Sec-Fetch-Site`: a page of this origin, or no page, such as the address bar."""
 
 
 class Admission:
@@ -29,8 +33,19 @@ class Admission:
         self._trusted_proxies = parse_networks(settings.trusted_proxies)
 
     async def authenticate(self, request: Request, query: Mapping[str, str]) -> Caller:
-        """The caller of a request. Raises UnauthorizedError where the credentials are missing or wrong."""
-        return self._admit(await self._authenticator.authenticate(request.headers, query, self._find_address(request)))
+        """The caller of a request.
+
+        Raises:
+            UnauthorizedError: the credentials are missing or wrong.
+            InputError: a page of another site sent it with the log-in that the browser keeps.
+        """
+        # Browsers add a stored password to requests of every site, but a bearer token to none.
+        if request.method not in _READING_METHODS and _is_basic(request) and _is_of_another_site(request.headers):
+            raise InputError(
+                "The request comes from a page of another site, and the browser added a stored log-in to it, so nothing was "
+                "changed; send it from a program, or with a bearer token."
+            )
+        return await self._authenticate(request, query)
 
     async def admit_api_key(self, request: Request, api_key: str) -> Caller:
         """The caller whose API key it is. Raises UnknownApiKeyError."""
@@ -41,11 +56,10 @@ class Admission:
 
     async def admit_basic(self, request: Request) -> Caller:
         """The caller of a Basic header. Raises PasswordError: a token must not renew itself for ever."""
-        scheme = request.headers.get("authorization", "").strip().partition(" ")[0]
-        if scheme.lower() != "basic":
+        if not _is_basic(request):
             raise PasswordError
         try:
-            return await self.authenticate(request, {})
+            return await self._authenticate(request, {})
         except UnauthorizedError as error:
             raise PasswordError from error
 
@@ -60,6 +74,9 @@ class Admission:
         """Whether the credentials of a caller still exist, and are the same."""
         return self._authenticator.knows(caller)
 
+    async def _authenticate(self, request: Request, query: Mapping[str, str]) -> Caller:
+        return self._admit(await self._authenticator.authenticate(request.headers, query, self._find_address(request)))
+
     def _find_address(self, request: Request) -> str:
         peer = None if request.client is None else request.client.host
         return find_client_address(peer, request.headers.getlist(FORWARDED_HEADER), self._trusted_proxies)
@@ -68,3 +85,15 @@ class Admission:
         caller = replace(caller, quota=caller.quota.over(self._quota))
         self._rates.count_request(caller.namespace, caller.quota)
         return caller
+
+
+def _is_basic(request: Request) -> bool:
+    return request.headers.get("authorization", "").strip().partition(" ")[0].lower() == "basic"
+
+
+def _is_of_another_site(headers: Mapping[str, str]) -> bool:
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site not in _OWN_SITE
+    # Browsers say the site only to addresses with TLS. Programs send no origin.
+    return origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()

@@ -25,10 +25,10 @@ _OFFSET_LIMIT = 10_000_000
 
 def parse_class(texts: Sequence[str]) -> str | None:
     """The name of a class; empty for none of the classes; None where it was left out."""
-    if not texts:
+    # As everywhere, an empty value is one that was left out.
+    if not texts or not texts[-1]:
         return None
-    text = texts[-1]
-    return "" if text.strip() == NOTHING else text
+    return "" if texts[-1].strip() == NOTHING else texts[-1]
 
 
 def parse_flag(name: str) -> Callable[[Sequence[str]], bool | None]:

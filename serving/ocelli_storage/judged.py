@@ -219,7 +219,7 @@ def _parse_file(content: bytes) -> Judged:
     if digests.ndim != 2 or digests.shape[1] != _DIGEST_BYTES:
         raise ValueError("its digests have another length")
     return Judged(
-        class_names=tuple(str(name) for name in json.loads(facts["classes"])),
+        class_names=_parse_names(json.loads(facts["classes"])),
         has_negatives=bool(json.loads(facts["hasNegatives"])),
         digests=tuple(row.tobytes().hex() for row in digests),
         scores=tensors["scores"],
@@ -228,3 +228,13 @@ def _parse_file(content: bytes) -> Judged:
         tested=tensors["tested"].astype(np.bool_),
         learned_count=int(json.loads(facts["learnedImages"])),
     )
+
+
+def _parse_names(names: Any) -> tuple[str, ...]:
+    """Raises ValueError, TypeError."""
+    found = tuple(str(name) for name in names)
+    # JSON allows lone surrogates, which cannot be sent.
+    "".join(found).encode()
+    if len(set(found)) != len(found):
+        raise ValueError("two of its classes have the same name")
+    return found

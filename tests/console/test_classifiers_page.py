@@ -27,7 +27,7 @@ def herons(client: V3Client, stage: Stage) -> Iterator[str]:
     """The id of a classifier that is in training."""
     classifier_id = client.created("Herons")
     yield classifier_id
-    # Not by the API: a test may have given it to somebody else.
+    # Not by the API: a test may have given it to somebody else, or deleted it.
     name = stage.classifier(classifier_id)["metadata"]["name"]
     stage.call(lambda: stage.cluster.remove(CLASSIFIERS, NAMESPACE, name))
 
@@ -48,6 +48,27 @@ def test_change_is_shown_by_itself(window: Window, stage: Stage, herons: str) ->
     expect(window.page.locator(".live")).to_have_text("live")
     report_progress(stage, herons, 42)
     expect(row(window, "Herons")).to_contain_text("extracting · 42 %")
+
+
+def test_hidden_tab_ends_its_stream_and_is_live_again_when_shown(window: Window, client: V3Client, herons: str) -> None:
+    window.log_in()
+    expect(window.page.locator(".live")).to_have_text("live")
+    with window.page.expect_event("requestfailed", lambda request: request.url.endswith("/ocelli/v1/events")):
+        set_hidden(window, hidden=True)
+    client.delete(herons)
+    expect(row(window, "Herons")).to_be_visible()
+    set_hidden(window, hidden=False)
+    expect(row(window, "Herons")).to_be_hidden()
+    expect(window.page.locator(".live")).to_have_text("live")
+
+
+def set_hidden(window: Window, *, hidden: bool) -> None:
+    """What the page is told when its tab goes to the background or comes back."""
+    script = """hidden => {
+        Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    window.page.evaluate(script, hidden)
 
 
 def test_accuracy_says_its_interval_and_on_how_many_images(window: Window, stage: Stage, herons: str) -> None:
@@ -136,6 +157,12 @@ def test_list_goes_on_after_the_connection_was_lost(browser: Browser, line: Line
         line.restore()
         expect(row(window, "Herons")).to_contain_text("77 %")
         expect(window.page.locator(".live")).to_have_text("live")
+
+
+def test_list_is_shown_although_the_stream_of_events_ends_at_once(window: Window, herons: str) -> None:
+    window.page.route("**/ocelli/v1/events", lambda route: route.fulfill(body="event: ready\ndata: {}\n\n"))
+    window.log_in()
+    expect(row(window, "Herons")).to_be_visible()
 
 
 def test_only_the_rows_near_the_window_are_drawn(window: Window, stage: Stage, herons: str) -> None:

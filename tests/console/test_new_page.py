@@ -192,6 +192,15 @@ def count_puts(page: Page) -> Callable[[], list[str]]:
     return lambda: seen
 
 
+def begin_hours_ago(page: Page) -> None:
+    """As if sending had taken hours, until now."""
+    page.evaluate("""() => {
+        const drafts = JSON.parse(localStorage.getItem("ocelli-drafts"));
+        for (const draft of drafts) draft.begun -= 2 * 3_600_000;
+        localStorage.setItem("ocelli-drafts", JSON.stringify(drafts));
+    }""")
+
+
 def test_folder_that_is_dropped_again_finds_what_is_stored(window: Window, tmp_path: Path, client: V3Client) -> None:
     folders = write_folders(tmp_path / "data")
     window.log_in("#/new?name=Again")
@@ -202,9 +211,10 @@ def test_folder_that_is_dropped_again_finds_what_is_stored(window: Window, tmp_p
     create(page)
     expect(page.get_by_text("The store is full")).to_be_visible(timeout=CREATED)
     page.unroute("**/ocelli/v1/classifiers")
+    begin_hours_ago(page)
     page.reload()
     window.fill_log_in("anna", "pass:word")
-    expect(page.get_by_text("Again was begun just now")).to_be_visible()
+    expect(page.get_by_text("Again was begun 2 hours ago")).to_be_visible()
     page.get_by_role("button", name="Go on with it").click()
     puts = count_puts(page)
     choose_folder(page, folders)
@@ -212,6 +222,22 @@ def test_folder_that_is_dropped_again_finds_what_is_stored(window: Window, tmp_p
     create(page)
     expect(page.get_by_role("heading", name="Again")).to_be_visible(timeout=CREATED)
     assert puts() == []
+
+
+def test_id_of_a_classifier_with_other_images_is_given_up(window: Window, tmp_path: Path, client: V3Client) -> None:
+    window.log_in("#/new?name=Twice")
+    page = window.page
+    page.evaluate(
+        """(id) => localStorage.setItem(
+            "ocelli-drafts", JSON.stringify([{ user: "anna", name: "Twice", id, begun: Date.now() }]))""",
+        client.created("Twice"),
+    )
+    choose_folder(page, write_folders(tmp_path / "data"))
+    expect(page.get_by_text("Ready: ")).to_be_visible()
+    create(page)
+    expect(page.get_by_role("alert")).to_contain_text("is in its first training", timeout=CREATED)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("heading", name="Twice")).to_be_visible(timeout=CREATED)
 
 
 def refuse(route: Route) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from ocelli_api.classifier import CREATED_BY_LABEL
 from tests.console.trained import CLASSES, HOSTILE_NAME, SERVED_SCORES, TrainedClassifier, draw
@@ -262,3 +262,17 @@ def press_until(page: Page, key: str, selector: str, *, name: str | None = None)
         if focused.count() and (name is None or focused.inner_text() == name):
             return
     raise AssertionError(f"{key} never reaches {selector} {name or ''}")
+
+
+def test_the_accuracy_counts_the_images_it_was_measured_on_also_after_an_erasure(
+    page: Page, client: V3Client, shapes: TrainedClassifier
+) -> None:
+    measured = fetch(client, shapes, "evaluation")["accuracy"]["images"]
+
+    def erase(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "images": measured - 7})
+
+    page.route("**/evaluation", erase)
+    open_quality(page, shapes)
+    expect(page.locator(".quality-headline")).to_contain_text(f"on {measured} images")

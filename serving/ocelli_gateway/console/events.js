@@ -41,11 +41,14 @@ export class LiveClassifiers {
   async _run(signal) {
     let delay = FIRST_DELAY_MS;
     while (!signal.aborted) {
+      await untilVisible(signal);
       const began = Date.now();
       try {
         await this._follow(signal);
+        this._set("connecting");
       } catch (error) {
         if (isAborted(error) && signal.aborted) return;
+        if (document.hidden) continue;
         this._set("broken", error);
         // Proxies may not pass streams on: the list is then as new as the last try.
         await this._list(signal).catch(() => {});
@@ -62,6 +65,7 @@ export class LiveClassifiers {
     const connection = new AbortController();
     const abort = () => connection.abort();
     signal.addEventListener("abort", abort);
+    document.addEventListener("visibilitychange", abort, { signal: connection.signal });
     let silence = setTimeout(abort, SILENT_MS);
     try {
       const response = await this._api.request("GET", "/ocelli/v1/events", { signal: connection.signal });
@@ -82,7 +86,11 @@ export class LiveClassifiers {
           // However a stream breaks, the service could not be reached any longer.
           throw signal.aborted ? error : new NotReachableError();
         });
-        if (done) break;
+        if (done) {
+          // A stream may end at once, where the service itself has lost its watch: the list is then all there is.
+          await list;
+          return;
+        }
         clearTimeout(silence);
         silence = setTimeout(abort, SILENT_MS);
         const blocks = (text + value).replaceAll("\r\n", "\n").split("\n\n");
@@ -123,6 +131,15 @@ export class LiveClassifiers {
   _notify(change) {
     for (const listener of [...this._listeners]) listener(change);
   }
+}
+
+/** Browsers open six connections to a host, over all tabs: hidden ones must not keep them. */
+function untilVisible(signal) {
+  if (!document.hidden) return undefined;
+  return new Promise((resolve) => {
+    document.addEventListener("visibilitychange", resolve, { once: true });
+    signal.addEventListener("abort", resolve, { once: true });
+  });
 }
 
 /** One block of a stream of events. Comments have no type. */

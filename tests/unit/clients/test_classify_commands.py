@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,3 +137,11 @@ def test_negatives_below_the_threshold_are_right(anna: CommandLine, client: V3Cl
         {"actual": "heron", "predicted": None, "images": 3},
         {"actual": None, "predicted": None, "images": 3},
     ]
+
+
+def test_a_file_name_that_is_not_utf8_is_shown_with_a_replacement(anna: CommandLine, herons: str, tmp_path: Path) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")).write_bytes(png())
+    document = anna.succeed("classify", str(folder), "-c", herons, "-o", "json").document
+    assert [item["image"] for item in document["images"]] == [f"{folder}/caf�.png"]

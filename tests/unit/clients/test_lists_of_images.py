@@ -126,10 +126,12 @@ def test_json_lines_have_a_path_and_a_class(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("path: a.jpg", r"line 1 is not JSON \(.*\); write one object in each line"),
+        ("[" * 100_000, "line 1 is not JSON"),
+        ('{"path": "http://[::1", "class": "cat"}', 'line 1: "http://\\[::1" is not an address'),
         ('["a.jpg", "cat"]', 'line 1 is not an object; write lines such as {"path": "a.jpg", "class": "cat"}'),
         ('{"path": "a.jpg", "class": ["cat", "dog"]}', 'line 1: "class" is not a text'),
     ],
-    ids=["no JSON", "no object", "several classes"],
+    ids=["no JSON", "deep", "no address", "no object", "several classes"],
 )
 def test_a_json_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "list.jsonl").write_text(line)
@@ -184,9 +186,11 @@ def test_a_coco_image_that_is_not_here_is_downloaded_from_its_address(tmp_path: 
     ("text", "message"),
     [
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("[]", "is not a COCO file: it is not an object"),
         ('{"images": [], "annotations": []}', "is not a COCO file: it has no 'categories'"),
         ('{"images": [], "categories": [], "annotations": 3}', "is not a COCO file: it is built differently"),
+        ('{"images": [], "categories": [], "annotations": [{"image_id": [], "category_id": 1}]}', "it is built differently"),
         (
             '{"images": [], "categories": [], "annotations": [{"image_id": 8, "category_id": 1}]}',
             "an annotation refers to image 8 and category 1, and the file does not have both",
@@ -197,12 +201,19 @@ def test_a_coco_image_that_is_not_here_is_downloaded_from_its_address(tmp_path: 
             "image 1 has no file_name; export it again",
         ),
     ],
-    ids=["cut off", "list", "no categories", "number", "unknown image", "no name"],
+    ids=["cut off", "deep", "list", "no categories", "number", "list as id", "unknown image", "no name"],
 )
 def test_a_file_that_is_not_coco_is_refused_with_the_fact(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "instances.json").write_text(text)
     with pytest.raises(ListingError, match=message):
         read_coco(tmp_path / "instances.json")
+
+
+def test_a_path_that_is_too_long_is_a_file_that_is_not_found(tmp_path: Path) -> None:
+    path = coco(
+        tmp_path, [{"image_id": 1, "category_id": 1}], file_name="a" * 5000 + ".jpg", coco_url="https://example.org/a.jpg"
+    )
+    assert [image.url for image in read_coco(path).remote] == ["https://example.org/a.jpg"]
 
 
 @pytest.fixture

@@ -88,6 +88,8 @@ def test_ctrl_c_exits_with_130_and_says_so(anna: CommandLine, client: V3Client) 
         stderr=subprocess.PIPE,
         text=True,
         env=build_environment(anna),
+        # Programs that a shell has started in the background ignore the signal, and so do those that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "endless: training\n"

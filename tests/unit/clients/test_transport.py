@@ -159,3 +159,27 @@ def test_lines_become_events() -> None:
     lines = ["event: ready", "data: {}", "", ": ping", "", "event: classifier", 'data: {"a":', "data: 1}", ""]
     events = [event for line in lines for event in reader.read_line(line)]
     assert [(event.kind, dict(event.data)) for event in events] == [("ready", {}), ("classifier", {"a": 1})]
+
+
+@pytest.mark.parametrize("url", ["http://vision:abc", "http://vision:99999999", "http://[::1", "ftp://vision", "vision"])
+def test_what_is_not_an_address_is_said_in_words(url: str) -> None:
+    with pytest.raises(OcelliError, match="is not an address of a gateway"):
+        Connection(url=url)
+
+
+def test_credentials_in_an_address_are_refused_and_not_shown() -> None:
+    with pytest.raises(OcelliError, match="has credentials in it") as caught:
+        Connection(url="https://anna:secret@vision.example.org/")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_token_from_a_file_may_end_in_a_line_break() -> None:
+    headers = Connection(url="https://vision.example.org", token="abc.def\n").build_client_options()["headers"]
+    assert headers["Authorization"] == "Bearer abc.def"
+
+
+@pytest.mark.parametrize("token", ["secret\nsecret", "secr\u00e9t", "\n"])
+def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(OcelliError, match="copy it again") as caught:
+        Connection(url="https://vision.example.org", token=token)
+    assert "secr" not in str(caught.value)

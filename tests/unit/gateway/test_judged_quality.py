@@ -10,6 +10,7 @@ import pytest
 
 from ocelli_gateway import judged_quality
 from ocelli_gateway.judged_quality import ImageFilter, ImageOrder, JudgedQuality, QualityComparison, UnknownClassError
+from ocelli_gateway.quality_fields import parse_class
 from ocelli_storage.judged import NEGATIVE, Judged
 from ocelli_training.evaluate import JudgedImage, evaluate
 from ocelli_training.fit import Fit
@@ -165,3 +166,8 @@ def test_negatives_are_left_out_where_the_other_revision_had_none() -> None:
 def test_revisions_without_common_images_have_no_accuracy() -> None:
     own, other = make([[0.9, 0, 0]], [0], digests=["a" * 64]), make([[0.9, 0, 0]], [0], digests=["b" * 64])
     assert compared(own, other) == {"images": 0, "better": [], "worse": [], "only": (1, 1), "accuracies": None}
+
+
+@pytest.mark.parametrize(("texts", "wanted"), [([], None), ([""], None), (["-"], ""), (["owl"], "owl")])
+def test_only_a_dash_asks_for_negative_examples(texts: list[str], wanted: str | None) -> None:
+    assert parse_class(texts) == wanted

@@ -106,8 +106,15 @@ def test_a_damaged_file_is_explained(store: ObjectStore, content: bytes) -> None
 
 @pytest.mark.parametrize(
     ("fact", "value"),
-    [("classes", "[" * 100_000), ("learnedImages", "1e999"), ("learnedImages", "[]"), ("formatVersion", "2")],
-    ids=["nested", "infinite", "a list", "a later version"],
+    [
+        ("classes", "[" * 100_000),
+        ("classes", '["\\ud800", "owl"]'),
+        ("classes", '["owl", "owl"]'),
+        ("learnedImages", "1e999"),
+        ("learnedImages", "[]"),
+        ("formatVersion", "2"),
+    ],
+    ids=["nested", "half a character", "one name twice", "infinite", "a list", "a later version"],
 )
 def test_a_file_with_odd_metadata_is_explained(store: ObjectStore, fact: str, value: str) -> None:
     save(store, make_judged(), [None] * 4)

@@ -15,6 +15,11 @@ export function keepDraft(user, name, id) {
   write([...read().filter((draft) => draft.user !== user || draft.name !== name), { user, name, id, begun: Date.now() }]);
 }
 
+/** The service has stored something of it: what was sent before is kept as long as that. */
+export function renewDraft(id) {
+  write(read().map((draft) => (draft.id === id ? { ...draft, renewed: Date.now() } : draft)));
+}
+
 export function dropDraft(id) {
   write(read().filter((draft) => draft.id !== id));
 }
@@ -22,7 +27,7 @@ export function dropDraft(id) {
 function read() {
   try {
     const kept = JSON.parse(localStorage.getItem(KEY) ?? "[]");
-    return kept.filter((draft) => typeof draft.id === "string" && typeof draft.name === "string" && Date.now() - draft.begun < LIFE_MS);
+    return kept.filter((draft) => typeof draft.id === "string" && typeof draft.name === "string" && Date.now() - (draft.renewed ?? draft.begun) < LIFE_MS);
   } catch {
     return [];
   }

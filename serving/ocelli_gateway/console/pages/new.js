@@ -2,7 +2,7 @@
 
 import { isAborted } from "../api.js";
 import { fill, h, newId } from "../dom.js";
-import { dropDraft, keepDraft, listDrafts } from "../examples/drafts.js";
+import { dropDraft, keepDraft, listDrafts, renewDraft } from "../examples/drafts.js";
 import { ExampleEditor } from "../examples/example-editor.js";
 import { Sending } from "../examples/sending.js";
 import { buildSendingView } from "../examples/sending-view.js";
@@ -110,7 +110,13 @@ export async function show(container, context) {
     tried = true;
     const signal = controller.signal;
     const view = buildSendingView({ onTryNow: () => sending.tryNow(), onStop: () => controller?.abort() });
-    const sending = new Sending(api, signal, (state) => view.draw(state));
+    let id;
+    let sent = 0;
+    const sending = new Sending(api, signal, (state) => {
+      view.draw(state);
+      if (state.sentZips > sent) renewDraft(id);
+      sent = state.sentZips;
+    });
     editor.locked = name.disabled = true;
     foot.hidden = true;
     fill(problem);
@@ -118,7 +124,7 @@ export async function show(container, context) {
     view.focus();
     const title = name.value.trim();
     try {
-      const id = await drawId(title, sending, signal);
+      id = await drawId(title, sending, signal);
       const examples = await sending.send(id, editor.sets.sets);
       const body = { classifier_id: id, name: title, ...examples };
       await sending.persist(() => api.post("/ocelli/v1/classifiers", body, { signal }));
@@ -127,6 +133,8 @@ export async function show(container, context) {
       context.announce("The classifier is created; its training begins.");
       context.go(buildHash(["classifiers", id]));
     } catch (error) {
+      // The id belongs to a classifier with other images, for example because the answer to its creation was lost: next time another is drawn.
+      if (error.status === 409 || error.body?.error_id === "classifier_not_ready") dropDraft(id);
       // An aborted page has nothing to show any more.
       if (!context.signal.aborted) fill(problem, isAborted(error) ? stopped() : errorNotice(error, create));
     } finally {

@@ -13,7 +13,9 @@ export function nameOf(className) {
 }
 
 export function headline(evaluation) {
-  const { accuracy, images, classes, protocol } = evaluation;
+  const { accuracy, classes, protocol } = evaluation;
+  // Not `evaluation.images`: those in the matrix are fewer where images were erased since.
+  const { images } = accuracy;
   const sets = count(classes.length, "class", "classes") + (evaluation.has_negatives ? " and the negative examples" : "");
   const of =
     protocol === "TestSet"
