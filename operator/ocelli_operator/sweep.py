@@ -5,8 +5,7 @@ Classifiers afterwards, so that it sees the references to everything that it lis
 spares much: young objects, because an upload precedes its Classifier; objects that this installation has not seen as orphans
 for an hour; the whole store if it belongs to another installation; a namespace with suspiciously many orphans, not counting
 uploads that are marked as sent before their Classifier; and everything that an object which this release cannot parse may refer
-to. Before it deletes the orphans of a Classifier it looks at that
-Classifier once more.
+to. Before it deletes the orphans of a Classifier it looks at that Classifier once more.
 
 The data of a Classifier whose deletion was seen is deleted at once, or, if the store belongs to another installation, as soon
 as it belongs to this one.

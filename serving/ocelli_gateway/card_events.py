@@ -1,4 +1,4 @@
-"""Changes of cards, for subscribers: what the watch cache of a namespace reports, at most once for each classifier.
+"""Changes of cards, for subscribers: the latest change of each classifier that the watch cache of a namespace reports.
 
 A subscriber that does not keep up gets the latest card of each classifier, not every one; one that falls too far behind is
 ended. It must not know HTTP.

@@ -1,4 +1,4 @@
-"""Cards: a Classifier in few words, as the management API lists and streams it.
+"""Cards: short descriptions of Classifiers, as the management API lists and streams it.
 
 A card is computed once for each change of its object, because the revision of a large spec takes milliseconds, and is small
 enough to keep one for each of many Classifiers. It must not know where objects come from.
@@ -44,7 +44,7 @@ _MARKS: Mapping[str, Manager] = {
     "helm.toolkit.fluxcd.io/name": Manager.FLUX,
     "meta.helm.sh/release-name": Manager.HELM,
 }
-"""Labels and annotations that these write, those that others build on last: Flux installs charts with Helm."""
+"""Labels and annotations that these programs write. Flux installs charts with Helm, so its marks come before those of Helm."""
 _FIELD_MANAGERS = (
     ("argocd", Manager.ARGO_CD),
     ("kustomize-controller", Manager.FLUX),
@@ -53,7 +53,7 @@ _FIELD_MANAGERS = (
     ("helm", Manager.HELM),
     ("kubectl", Manager.KUBECTL),
 )
-"""Beginnings of their names in `metadata.managedFields`."""
+"""The beginnings of their names in `metadata.managedFields`, in the same order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -55,7 +55,7 @@ class Changes:
         for _ in range(WRITE_ATTEMPTS):
             classifier = await self._store.read(caller.namespace, classifier_id)
             spec = await change(classifier)
-            refuse_manifest_change(classifier, spec)
+            _refuse_manifest_change(classifier, spec)
             if spec == classifier.spec:
                 return classifier
             try:
@@ -64,7 +64,7 @@ class Changes:
                 continue
             await asyncio.sleep(self._replica_delay_seconds)
             return changed
-        raise UnavailableError(f"The classifier {classifier_id} changes too fast to be changed by another; try again.")
+        raise UnavailableError(f"The classifier {classifier_id} is being changed too often by others; try again.")
 
     async def approve(self, caller: Caller, classifier_id: str, revision: str) -> Classifier:
         """Let a trained revision serve that waits for approval or does not meet its gates. Raises InputError."""
@@ -82,7 +82,7 @@ class Changes:
         """Serve a stored revision, whatever the rest of the spec describes. Raises NotFoundError where it is not stored."""
 
         async def change(classifier: Classifier) -> ClassifierSpec:
-            location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier_id)
+            location = ClassifierLocation.of(classifier)
             if not await self._objects.exists(location.artifact_key(revision, ARTIFACT_METADATA)):
                 raise NotFoundError(
                     f"The classifier {classifier_id} has no stored revision {revision}; pin one of its history that is stored."
@@ -143,7 +143,7 @@ class Changes:
         return _correct(await self._store.read(caller.namespace, classifier_id), requested)
 
 
-def refuse_manifest_change(classifier: Classifier, spec: ClassifierSpec) -> None:
+def _refuse_manifest_change(classifier: Classifier, spec: ClassifierSpec) -> None:
     """Raises ConflictError with the manifest of this spec where REST may not change the Classifier."""
     try:
         check_writable(classifier)

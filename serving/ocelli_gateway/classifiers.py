@@ -250,7 +250,9 @@ class Classifiers:
 
     async def _describe(self, caller: Caller, classifier: Classifier) -> ClassifierDetails:
         revision = classifier.status.served_revision
-        summary = None if revision is None else await self._definitions.read_summary(_location(classifier), revision)
+        summary = (
+            None if revision is None else await self._definitions.read_summary(ClassifierLocation.of(classifier), revision)
+        )
         if classifier.spec.pretrained is not None:
             class_names = () if summary is None else summary.class_names
             # Published weights are never exported.
@@ -269,7 +271,7 @@ class Classifiers:
         is_settled = lifecycle(classifier) in _SETTLED
         revision = classifier.status.served_revision if is_settled else current_revision(classifier)
         if revision is not None and revision != own_revision(classifier):
-            class_names = await self._definitions.class_names(_location(classifier), revision)
+            class_names = await self._definitions.class_names(ClassifierLocation.of(classifier), revision)
             if class_names is not None:
                 return class_names
         return tuple(item.name for item in classifier.spec.classes)
@@ -279,7 +281,7 @@ class Classifiers:
         revision = classifier.status.served_revision
         if revision is None or revision == own_revision(classifier):
             return classifier.spec
-        return await self._definitions.read(_location(classifier), revision)
+        return await self._definitions.read(ClassifierLocation.of(classifier), revision)
 
     async def _store_uploads(self, location: ClassifierLocation, sets: Sequence[ExampleSet]) -> None:
         for digest, path in {item.file.sha256: item.file.path for item in sets}.items():
@@ -298,10 +300,6 @@ class Classifiers:
         with contextlib.suppress(ObjectStoreError):
             for digest in {item.file.sha256 for item in sets}:
                 await asyncio.shield(self._objects.delete(location.upload_key(digest)))
-
-
-def _location(classifier: Classifier) -> ClassifierLocation:
-    return ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
 
 
 def _build_details(

@@ -31,7 +31,7 @@ _TYPES: Mapping[str, str] = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-"""Only files of these types are served; licences, for example, only lie next to what they license."""
+"""Only files of these types are served, not the licences next to them, for example."""
 _POLICY = "; ".join(
     (
         "default-src 'none'",

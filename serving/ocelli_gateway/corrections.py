@@ -86,13 +86,13 @@ def describe_effect(classifier: Classifier, corrected: CorrectedSpec) -> str:
     """What the corrections will cause, in one sentence."""
     if not corrected.changed:
         return "Nothing changes: these corrections hold already."
-    deeds = [
+    effects = [
         (corrected.moved, "gets another class", "get another class"),
         (corrected.dropped, "is not used any more", "are not used any more"),
         (corrected.restored, "goes back to the class of its source", "go back to the classes of their sources"),
     ]
-    told = [f"{_count(number)} {one if number == 1 else several}" for number, one, several in deeds if number]
-    return f"{' and '.join(told)}; {_describe_training(classifier, corrected.spec)}."
+    described = [f"{_count(number)} {one if number == 1 else several}" for number, one, several in effects if number]
+    return f"{' and '.join(described)}; {_describe_training(classifier, corrected.spec)}."
 
 
 def _describe_training(classifier: Classifier, spec: ClassifierSpec) -> str:

@@ -30,9 +30,9 @@ class StreamTerms:
     expires_at: float | None
     """When the token expires, in seconds since 1970; None: the credentials are not a token."""
     is_valid: Callable[[], bool]
-    """Whether the credentials still exist. Asked with each comment."""
+    """Whether the credentials still exist. Asked after each event, and with each comment."""
     is_current: Callable[[], bool]
-    """Whether changes still arrive. Asked with each comment: a client that reconnects and lists gets them otherwise."""
+    """Whether changes still arrive. Asked as often: where they do not, a client has to connect again and list."""
     stops: tuple[asyncio.Event, ...]
     """One of them is set when the client leaves, or the gateway stops."""
 

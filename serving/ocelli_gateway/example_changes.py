@@ -26,7 +26,7 @@ from ocelli_gateway.write_rules import check_first_training_ended, check_learns
 from ocelli_storage.archives import shown_name
 from ocelli_storage.layout import ClassifierLocation
 
-LEAST_SETS = 2
+_LEAST_SETS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ class ExampleChanges:
         pinned = classifier.spec.pinned_revision
         if pinned is None:
             return classifier.spec
-        location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
+        location = ClassifierLocation.of(classifier)
         learned = await self._definitions.read(location, pinned)
         if learned is None:
             raise UnavailableError(
@@ -180,7 +180,8 @@ def shrink_definition(base: ClassifierSpec, removal: Removal) -> ClassifierSpec:
     for name in removal.class_names:
         if name not in class_names:
             raise ParameterError(f'There is no class "{shown_name(name)}"; name one of the classes in the details.')
-    uploaded = {source.upload for source in (*base.negative_examples, *(s for item in base.classes for s in item.examples))}
+    uploaded = {source.upload for item in base.classes for source in item.examples}
+    uploaded |= {source.upload for source in base.negative_examples}
     for digest in removal.uploads:
         if digest not in uploaded:
             raise ParameterError(f"No class has the upload {digest}; name one of the uploads in the details.")
@@ -208,7 +209,7 @@ def shrink_definition(base: ClassifierSpec, removal: Removal) -> ClassifierSpec:
 def _check_sets(spec: ClassifierSpec) -> None:
     """Raises ParameterError where a classifier has too few example sets."""
     sets = len(spec.classes) + bool(spec.negative_examples)
-    if not spec.classes or sets < LEAST_SETS:
+    if not spec.classes or sets < _LEAST_SETS:
         raise ParameterError(
             "A classifier needs at least two example sets: two classes, or one class and negative examples; this one would "
             f"have {len(spec.classes)} {'class' if len(spec.classes) == 1 else 'classes'} and "

@@ -126,7 +126,7 @@ class JudgedQuality:
             case ImageOrder.LEAST_SURE:
                 ranks = [self._sureness[rows]]
             case ImageOrder.CLASS:
-                # Negative examples are last, as in reports.
+                # Negative examples are last, as in reports: as an unsigned number, -1 is the highest.
                 ranks = [-self.wrongness[rows], self.judged.actual[rows].view(np.uint32)]
         return rows[np.lexsort(ranks)]
 

@@ -23,8 +23,8 @@ from ocelli_gateway.refusals import NotFoundError, ParameterError
 SERVED = "served"
 LATEST = "latest"
 REVISION_PATTERN = f"[0-9a-f]{{{REVISION_LENGTH}}}"
-_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
-DIGEST_SCHEMA: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+DIGEST_PATTERN = "[0-9a-f]{64}"
+DIGEST_SCHEMA: Schema = {"type": "string", "pattern": f"^{DIGEST_PATTERN}$"}
 _DIGESTS: Schema = {"type": "array", "items": DIGEST_SCHEMA}
 _CLASS_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": CLASS_NAME_LIMIT}
 
@@ -60,12 +60,12 @@ def _read_list(value: Any, where: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise ParameterError(f"{where} is not a list.")
+        raise ParameterError(f"{where} is not a list; give one.")
     return value
 
 
 def _check_digest(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+    if not isinstance(value, str) or not re.fullmatch(DIGEST_PATTERN, value):
         raise ParameterError(f'The digest "{shown(str(value))}" in {where} is not a SHA-256 of 64 lower-case hex digits.')
     return value
 
@@ -141,12 +141,11 @@ def parse_corrections(value: Any) -> tuple[RequestedCorrection, ...]:
     for number, item in enumerate(_read_list(value, 'The field "corrections"')):
         where = f"corrections[{number}]"
         entry = _read_object(item, where, ("image", "class"))
-        name = entry.get("class", 0)
-        if name is not None and not isinstance(name, str):
+        if "class" not in entry or not isinstance(entry["class"], str | None):
             raise ParameterError(
                 f"{where} has no class; give its name, an empty text to drop the image, or null to restore it."
             )
-        found.append(RequestedCorrection(image=_check_digest(entry.get("image"), f"{where}.image"), class_name=name))
+        found.append(RequestedCorrection(image=_check_digest(entry.get("image"), f"{where}.image"), class_name=entry["class"]))
     if not found:
         raise ParameterError('The field "corrections" is empty; give at least one.')
     return tuple(found)

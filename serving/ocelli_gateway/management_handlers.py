@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -26,7 +26,6 @@ from ocelli_gateway.operations import EXAMPLES_LIMITS
 from ocelli_gateway.refusals import InputError, ParameterError, UnauthorizedError
 from ocelli_gateway.routing import CallerRequest, Handler
 from ocelli_gateway.uploads import RECEIVED_KEY, SpooledFile, check_declared_length, declared_length
-from ocelli_storage.archive_inspection import ZipReport
 from ocelli_storage.archives import MEGABYTE
 
 BODY_BYTES_LIMIT = MEGABYTE
@@ -73,25 +72,33 @@ class ManagementHandlers:
 
     async def _approve(self, known: CallerRequest) -> Response:
         changes = self._gateway.changes
-        return await self._change(known, lambda name, body: changes.approve(known.caller, name, body.read(own.NAMED_REVISION)))
+        return await self._change(
+            known, lambda classifier_id, body: changes.approve(known.caller, classifier_id, body.read(own.NAMED_REVISION))
+        )
 
     async def _pin(self, known: CallerRequest) -> Response:
         changes = self._gateway.changes
-        return await self._change(known, lambda name, body: changes.pin(known.caller, name, body.read(own.NAMED_REVISION)))
+        return await self._change(
+            known, lambda classifier_id, body: changes.pin(known.caller, classifier_id, body.read(own.NAMED_REVISION))
+        )
 
     async def _unpin(self, known: CallerRequest) -> Response:
-        return await self._change(known, lambda name, _: self._gateway.changes.unpin(known.caller, name))
+        return await self._change(known, lambda classifier_id, _: self._gateway.changes.unpin(known.caller, classifier_id))
 
     async def _suspend(self, known: CallerRequest) -> Response:
         changes = self._gateway.changes
-        return await self._change(known, lambda name, _: changes.set_suspended(known.caller, name, suspend=True))
+        return await self._change(
+            known, lambda classifier_id, _: changes.set_suspended(known.caller, classifier_id, suspend=True)
+        )
 
     async def _resume(self, known: CallerRequest) -> Response:
         changes = self._gateway.changes
-        return await self._change(known, lambda name, _: changes.set_suspended(known.caller, name, suspend=False))
+        return await self._change(
+            known, lambda classifier_id, _: changes.set_suspended(known.caller, classifier_id, suspend=False)
+        )
 
     async def _retrain(self, known: CallerRequest) -> Response:
-        return await self._change(known, lambda name, _: self._gateway.changes.retrain(known.caller, name))
+        return await self._change(known, lambda classifier_id, _: self._gateway.changes.retrain(known.caller, classifier_id))
 
     async def _correct(self, known: CallerRequest) -> Response:
         classifier_id, body, changes = known.read(fields.CLASSIFIER_ID), await self._read_body(known), self._gateway.changes
@@ -122,23 +129,13 @@ class ManagementHandlers:
         stored = await uploads.check(known.caller, classifier_id, sha256)
         if stored is not None:
             return JSONResponse({"sha256": sha256, "bytes": stored.size_bytes})
-        async with AsyncExitStack() as held:
-            counting = self._gateway.rates.counting_upload(
-                known.tenant,
-                known.caller.quota,
-                declared_bytes,
-                limit_bytes=EXAMPLES_LIMITS.file_bytes,
-                received_bytes=lambda: known.request.scope.get(RECEIVED_KEY, 0),
-            )
-            with counting:
-                space = self._gateway.examples_space
-                received = space.receive_file(known.request, f"{sha256}.zip", EXAMPLES_LIMITS.file_bytes, tenant=known.tenant)
-                file = await held.enter_async_context(received)
+        async with self._receive_zip(known, f"{sha256}.zip", declared_bytes) as file:
             if file.sha256 != sha256:
                 raise InputError(
-                    f"The body has the digest {file.sha256} and not {sha256}; it was changed on its way, send it again."
+                    f"The body has the digest {file.sha256} and not {sha256}; it was damaged on the way; send it again."
                 )
-            report = await self._inspect(known, file)
+            (report,) = await self._gateway.example_zips.inspect([file.path], known.tenant, left=known.left)
+            check_archive(file, report)
             stored = await uploads.keep(known.caller, classifier_id, file)
         skipped = [{"name": entry.name, "reason": describe_fault(entry)} for entry in report.skipped]
         return JSONResponse(
@@ -167,8 +164,8 @@ class ManagementHandlers:
         changes = self._gateway.example_changes
         return await self._change(
             known,
-            lambda name, body: changes.add(
-                known.caller, name, (*body.read(own.CLASS_UPLOADS), *body.read(own.NEGATIVE_UPLOADS))
+            lambda classifier_id, body: changes.add(
+                known.caller, classifier_id, (*body.read(own.CLASS_UPLOADS), *body.read(own.NEGATIVE_UPLOADS))
             ),
         )
 
@@ -211,11 +208,22 @@ class ManagementHandlers:
         async with self._gateway.requests.slot(known.tenant, left=known.left):
             return JSONResponse(await self._gateway.overview.describe(await change(classifier_id, body)))
 
-    async def _inspect(self, known: CallerRequest, file: SpooledFile) -> ZipReport:
-        """Raises InputError, LimitExceededError, UnavailableError."""
-        (report,) = await self._gateway.example_zips.inspect([file.path], known.tenant, left=known.left)
-        check_archive(file, report)
-        return report
+    @asynccontextmanager
+    async def _receive_zip(self, known: CallerRequest, name: str, declared_bytes: int) -> AsyncIterator[SpooledFile]:
+        """The body as a file until the context is left. It counts towards the quota of the upload rate."""
+        limit_bytes, space = EXAMPLES_LIMITS.file_bytes, self._gateway.examples_space
+        async with AsyncExitStack() as held:
+            counting = self._gateway.rates.counting_upload(
+                known.tenant,
+                known.caller.quota,
+                declared_bytes,
+                limit_bytes=limit_bytes,
+                received_bytes=lambda: known.request.scope.get(RECEIVED_KEY, 0),
+            )
+            with counting:
+                received = space.receive_file(known.request, name, limit_bytes, tenant=known.tenant)
+                file = await held.enter_async_context(received)
+            yield file
 
     async def _read_body(self, known: CallerRequest) -> SentBody:
         space = self._gateway.classify_space

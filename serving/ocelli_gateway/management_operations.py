@@ -1,6 +1,6 @@
 """The operations of the management API, `/ocelli/v1`, as a table. `operations` explains how to add one.
 
-They take no `version`. What they are sent besides path and query is one JSON object, whose fields are in `body`: a handler
+They take no `version`. In addition to path and query they are sent one JSON object, whose fields are in `body`: a handler
 reads it with `body = await self._read_body(known)`, then `body.read(FIELD)`. It must not know how operations are carried out.
 """
 
@@ -86,7 +86,7 @@ GET_SESSION = Operation(
     name="getSession",
     method="GET",
     path="/ocelli/v1/session",
-    summary="Get who one is",
+    summary="Get the session of the caller",
     description="The user, the namespace of its classifiers, the limits of this release, and the quota that applies.",
     fields=(),
     answers=(
@@ -192,7 +192,7 @@ CORRECT = Operation(
     answers=(
         Answer(
             status=200,
-            description="What holds, and what it causes.",
+            description="The corrections that apply, and their effect.",
             schema="Corrections",
             example={
                 "corrections": [{"image": "9f" * 32, "class": "owl"}],

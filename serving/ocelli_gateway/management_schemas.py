@@ -76,7 +76,7 @@ MANAGEMENT_SCHEMAS: Mapping[str, Schema] = {
             "upload": {**DIGEST_SCHEMA, "description": "SHA-256 of an uploaded zip."},
             "sha256": {**DIGEST_SCHEMA, "description": "The required digest of what is at the URL."},
             "bytes": {**COUNT, "description": "Of the upload."},
-            "round": {"type": "integer", "minimum": 0, "description": "In two classes, the image belongs to the later round."},
+            "round": {**COUNT, "description": "An image in two classes belongs to the one of the later round."},
             "erased": {"const": True, "description": "The images were erased, as user data."},
         },
         optional=("url", "upload", "sha256", "bytes", "erased"),
@@ -87,7 +87,7 @@ MANAGEMENT_SCHEMAS: Mapping[str, Schema] = {
         {"type": NOT_EMPTY, "status": NOT_EMPTY, "reason": NOT_EMPTY, "message": NOT_EMPTY, "changed": TIME},
         optional=("reason", "message", "changed"),
     ),
-    "RevisionComparison": closed(
+    "BaselineComparison": closed(
         {
             "baseline": {**REVISION, "description": "The revision that served when it was trained."},
             "drop": {**_DIFFERENCE, "description": "How much lower the accuracy is; below 0: it is higher."},
@@ -104,7 +104,7 @@ MANAGEMENT_SCHEMAS: Mapping[str, Schema] = {
             "trained": TIME,
             "promoted": {**TIME, "description": "When it first served."},
             "accuracy": reference("ShownAccuracy"),
-            "comparison": reference("RevisionComparison"),
+            "comparison": reference("BaselineComparison"),
             "served": {"type": "boolean"},
             "current": {"type": "boolean"},
             "pinned": {"type": "boolean"},
@@ -134,8 +134,8 @@ MANAGEMENT_SCHEMAS: Mapping[str, Schema] = {
     "Cards": closed({"classifiers": {"type": "array", "items": reference("Card")}}),
     "Corrections": closed(
         {
-            "corrections": {"type": "array", "items": reference("Correction"), "description": "All that hold then."},
-            "changed": {**COUNT, "description": "Images for which something else holds than before."},
+            "corrections": {"type": "array", "items": reference("Correction"), "description": "All that then apply."},
+            "changed": {**COUNT, "description": "Images whose correction differs from before."},
             "effect": {**NOT_EMPTY, "description": "What will happen, in one sentence."},
             "manifest": {**NOT_EMPTY, "description": "YAML of the Classifier with these corrections."},
             "revision": {**REVISION, "description": "The revision that these corrections make."},

@@ -87,7 +87,7 @@ class Operation:
     body: tuple[BodyField[Any], ...] = ()
     """The fields of its JSON body; empty: it has none."""
     zip_description: str | None = None
-    """What the zip is that is its body, sent with any media type; None: its body is not a zip."""
+    """Describes the zip that is its body, sent with any media type; None: its body is not a zip."""
     answers: tuple[Answer, ...]
     open: bool = False
     """It needs no credentials and no version."""

@@ -1,4 +1,4 @@
-"""What people see of their classifiers: the cards of all, the details of one, and who they are to this installation.
+"""What people see of their classifiers: the cards of all and the details of one; and their session.
 
 It must not know HTTP.
 """
@@ -68,7 +68,7 @@ class Overview:
 
     async def describe(self, classifier: Classifier) -> dict[str, Any]:
         """The same of a Classifier that was just read or written. Raises ObjectStoreError."""
-        location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
+        location = ClassifierLocation.of(classifier)
         uploads, revisions = await asyncio.gather(
             self._objects.list_objects(location.uploads_prefix), self._objects.list_folders(location.artifacts_prefix)
         )

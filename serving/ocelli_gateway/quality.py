@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +93,7 @@ class Quality:
     async def compare(self, caller: Caller, classifier_id: str, revision: str, other: str) -> Mapping[str, Any]:
         """Two revisions on the images that both were judged on. Raises InputError if they are the same."""
         classifier, place = await self._find(caller, classifier_id, revision)
-        other_place = await self._files.find(_location(classifier), _resolve(classifier, other))
+        other_place = await self._files.find(ClassifierLocation.of(classifier), _resolve(classifier, other))
         if other_place.revision == place.revision:
             raise InputError(f"Both are revision {place.revision}; name two revisions to compare.")
         comparison = QualityComparison(
@@ -114,7 +114,7 @@ class Quality:
         classifier = await self._store.read_polled(caller.namespace, classifier_id)
         if classifier.spec.pretrained is not None:
             raise NotFoundError(f"The classifier {classifier_id} comes from published weights: it has no images to judge.")
-        return classifier, await self._files.find(_location(classifier), _resolve(classifier, revision))
+        return classifier, await self._files.find(ClassifierLocation.of(classifier), _resolve(classifier, revision))
 
     async def _find_names(self, place: RevisionPlace) -> Mapping[str, str]:
         """Names of images where they are known: scores can be shown without."""
@@ -123,8 +123,8 @@ class Quality:
         except NotFoundError:
             return {}
 
-    async def _find_thumbnails(self, place: RevisionPlace) -> Mapping[str, Any]:
-        """As `RevisionFiles.find_thumbnails`; none if they are damaged: everything else can be shown without."""
+    async def _find_thumbnails(self, place: RevisionPlace) -> Collection[str]:
+        """The digests of images with a thumbnail; none if the files are damaged: everything else can be shown without."""
         try:
             return await self._files.find_thumbnails(place)
         except NotFoundError:
@@ -136,7 +136,7 @@ class _ShownImages:
     """What is known of images besides their scores, by digest."""
 
     names: Mapping[str, str]
-    with_thumbnail: Mapping[str, Any]
+    with_thumbnail: Collection[str]
     corrections: Mapping[str, str]
 
     def describe(self, quality: JudgedQuality, row: int) -> Mapping[str, Any]:
@@ -161,10 +161,6 @@ def _resolve(classifier: Classifier, revision: str) -> str:
     return classifier.status.served_revision
 
 
-def _location(classifier: Classifier) -> ClassifierLocation:
-    return ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
-
-
 def _describe_evaluation(
     place: RevisionPlace, report: StoredReport, evaluation: ReportedEvaluation, quality: JudgedQuality
 ) -> Mapping[str, Any]:
@@ -184,7 +180,7 @@ def _describe_evaluation(
 
 
 def _describe_comparison(
-    comparison: QualityComparison, revisions: tuple[str, str], names: Mapping[str, str], with_thumbnail: Mapping[str, Any]
+    comparison: QualityComparison, revisions: tuple[str, str], names: Mapping[str, str], with_thumbnail: Collection[str]
 ) -> Mapping[str, Any]:
     def describe(pairs: list[list[int]]) -> Iterator[Mapping[str, Any]]:
         for pair in pairs:
@@ -208,7 +204,7 @@ def _describe_comparison(
     }
 
 
-def _mark(value: Any, with_thumbnail: Mapping[str, Any]) -> Any:
+def _mark(value: Any, with_thumbnail: Collection[str]) -> Any:
     """The lists of a data report, with a mark for each image that has a thumbnail."""
     if not isinstance(value, list):
         return value

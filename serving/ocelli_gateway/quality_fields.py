@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ocelli_gateway.fields import Field, Place, parse_last, shown, split_list
 from ocelli_gateway.judged_quality import ImageOrder
-from ocelli_gateway.management_fields import REVISION
+from ocelli_gateway.management_fields import DIGEST_PATTERN, DIGEST_SCHEMA, REVISION
 from ocelli_gateway.refusals import ParameterError
 
 NOTHING = "-"
@@ -20,7 +20,6 @@ IMAGES_LIMIT = 500
 DEFAULT_IMAGES = 100
 THUMBNAILS_LIMIT = 60
 """In one answer: at most 5 MB, and normally 300 kB."""
-DIGEST_PATTERN = "^[0-9a-f]{64}$"
 _OFFSET_LIMIT = 10_000_000
 
 
@@ -142,7 +141,7 @@ IMAGES = Field(
     places=(Place.QUERY,),
     schema={
         "type": "array",
-        "items": {"type": "string", "pattern": DIGEST_PATTERN},
+        "items": DIGEST_SCHEMA,
         "minItems": 1,
         "maxItems": THUMBNAILS_LIMIT,
     },

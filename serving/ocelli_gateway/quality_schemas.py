@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ocelli_gateway.fields import Schema
+from ocelli_gateway.management_fields import DIGEST_SCHEMA
 from ocelli_gateway.management_schemas import COUNT, REVISION
-from ocelli_gateway.quality_fields import DIGEST_PATTERN
 from ocelli_gateway.schemas import NOT_EMPTY, SHARE, TEXT, TIME, closed, reference
 from ocelli_gateway.stored_report import CROSS_VALIDATION, TEST_SET
 
-_DIGEST: Schema = {"type": "string", "pattern": DIGEST_PATTERN, "description": "SHA-256 of the image's bytes."}
+_DIGEST: Schema = {**DIGEST_SCHEMA, "description": "SHA-256 of the image's bytes."}
 _CLASS: Schema = {"type": ["string", "null"], "description": "The name of a class; null: none of the classes."}
 _BOOLEAN: Schema = {"type": "boolean"}
 _THUMBNAIL: Schema = {**_BOOLEAN, "description": "Whether there is a thumbnail of the image."}

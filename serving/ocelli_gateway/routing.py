@@ -128,7 +128,7 @@ class Router:
             response = await self._answer_caller(request, path)
         elif path in (LIVE_PATH, DOCUMENT_PATH):
             response = self._answer_fixed(request, path)
-        elif path == CONSOLE_PATH or path.startswith(CONSOLE_PATH + "/"):
+        elif _is_below(path, CONSOLE_PATH):
             response = self._answer_console(request, path)
         else:
             response = await self._answer_open(request, path)

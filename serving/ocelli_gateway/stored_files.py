@@ -38,7 +38,7 @@ class StoredFiles:
             NotFoundError: there is no such classifier, it serves nothing yet, or it has no export of this format.
         """
         classifier = await self._store.read(caller.namespace, classifier_id)
-        revision, location = _served_revision(classifier), _location(classifier)
+        revision, location = _served_revision(classifier), ClassifierLocation.of(classifier)
         summary = await self._definitions.read_summary(location, revision)
         parts = () if summary is None else summary.exports.get(export, ())
         if summary is None or not parts:
@@ -62,7 +62,7 @@ class StoredFiles:
             NotFoundError: there is no such classifier, or it serves nothing yet.
         """
         classifier = await self._store.read(caller.namespace, classifier_id)
-        return _location(classifier).artifact_key(_served_revision(classifier), BILL_OF_MATERIALS)
+        return ClassifierLocation.of(classifier).artifact_key(_served_revision(classifier), BILL_OF_MATERIALS)
 
     async def find_reports(self, caller: Caller, classifier_id: str) -> tuple[str, ...]:
         """The keys at which a report on the images may be stored, the newest first: of the training in progress, the last
@@ -72,7 +72,7 @@ class StoredFiles:
             NotFoundError: there is no such classifier.
         """
         classifier = await self._store.read(caller.namespace, classifier_id)
-        status, location = classifier.status, _location(classifier)
+        status, location = classifier.status, ClassifierLocation.of(classifier)
         keys = []
         newest = status.training_revision or status.failed_revision
         if newest is None and find_awaited_approval(classifier) is not None:
@@ -100,7 +100,3 @@ def _describe_missing_model(classifier: Classifier) -> str:
     if lifecycle(classifier) is Lifecycle.FAILED:
         return ": its training failed or its revision was refused; see explanation in its details."
     return " yet; wait until its training has succeeded."
-
-
-def _location(classifier: Classifier) -> ClassifierLocation:
-    return ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")

@@ -47,16 +47,6 @@ class PartUse(Protocol):
         """Whether the part is a text field. Parts that are neither are read and dropped."""
 
 
-class _WholeBody:
-    """The use of a body that is one file."""
-
-    def is_file(self, name: str) -> bool:
-        return True
-
-    def is_text(self, name: str) -> bool:
-        return False
-
-
 @dataclass(frozen=True, kw_only=True)
 class UploadLimits:
     """Limits of one kind of request."""
@@ -106,17 +96,13 @@ class UploadSpace:
         """
         check_declared_length(request.headers, limits.body_bytes)
         boundary = parse_boundary(request.headers.get("content-type"))
-        async with self.slots.slot(tenant, left=request.scope.get(LEFT_KEY)):
-            folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="ocelli-upload-", dir=self.folder)
+        async with self._open_folder(request, tenant) as folder:
+            collector = _FormCollector(folder=folder, limits=limits, use=use)
             try:
-                collector = _FormCollector(folder=Path(folder.name), use=use, limits=limits)
-                try:
-                    await read_parts(self.read_body(request, limits.body_bytes), boundary, collector.open_sink)
-                finally:
-                    await collector.close()
-                yield Form(files=tuple(collector.files), texts=tuple(collector.texts), ignored=tuple(collector.ignored))
+                await read_parts(self.read_body(request, limits.body_bytes), boundary, collector.open_sink)
             finally:
-                await asyncio.to_thread(folder.cleanup)
+                await collector.close()
+            yield Form(files=tuple(collector.files), texts=tuple(collector.texts), ignored=tuple(collector.ignored))
 
     @asynccontextmanager
     async def receive_file(self, request: Request, name: str, limit_bytes: int, *, tenant: str) -> AsyncIterator[SpooledFile]:
@@ -126,20 +112,25 @@ class UploadSpace:
             InputError, TooLargeError: it cannot be read within the limits.
         """
         check_declared_length(request.headers, limit_bytes)
+        async with self._open_folder(request, tenant) as folder:
+            limits = UploadLimits(body_bytes=limit_bytes, file_bytes=limit_bytes)
+            collector = _FileCollector(folder=folder, limits=limits)
+            try:
+                sink = await collector.open_file(PartHead(name=name, filename=None))
+                async for chunk in self.read_body(request, limit_bytes):
+                    await sink.write(chunk)
+                await sink.close()
+            finally:
+                await collector.close()
+            yield collector.files[0]
+
+    @asynccontextmanager
+    async def _open_folder(self, request: Request, tenant: str) -> AsyncIterator[Path]:
+        """A slot, and an empty folder that is deleted when the context is left."""
         async with self.slots.slot(tenant, left=request.scope.get(LEFT_KEY)):
             folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="ocelli-upload-", dir=self.folder)
             try:
-                limits = UploadLimits(body_bytes=limit_bytes, file_bytes=limit_bytes)
-                collector = _FormCollector(folder=Path(folder.name), use=_WholeBody(), limits=limits)
-                sink = await collector.open_sink(PartHead(name=name, filename=None))
-                assert sink is not None
-                try:
-                    async for chunk in self.read_body(request, limit_bytes):
-                        await sink.write(chunk)
-                    await sink.close()
-                finally:
-                    await collector.close()
-                yield collector.files[0]
+                yield Path(folder.name)
             finally:
                 await asyncio.to_thread(folder.cleanup)
 
@@ -231,27 +222,17 @@ def _body_too_large(limit_bytes: int) -> TooLargeError:
 
 
 @dataclass(kw_only=True)
-class _FormCollector:
+class _FileCollector:
     folder: Path
-    use: PartUse
     limits: UploadLimits
     files: list[SpooledFile] = field(default_factory=list)
-    texts: list[tuple[str, str]] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    text_bytes: int = 0
-    """Of all text fields, which are kept in memory."""
     _open: _FileSink | None = None
 
-    async def open_sink(self, head: PartHead) -> PartSink | None:
-        if self.use.is_file(head.name):
-            path = self.folder / str(len(self.files))
-            file = await asyncio.to_thread(path.open, "wb")
-            self._open = _FileSink(self, head, path, file)
-            return self._open
-        if self.use.is_text(head.name):
-            return _TextSink(self, head)
-        self.ignored.append(head.name)
-        return None
+    async def open_file(self, head: PartHead) -> _FileSink:
+        path = self.folder / str(len(self.files))
+        file = await asyncio.to_thread(path.open, "wb")
+        self._open = _FileSink(self, head, path, file)
+        return self._open
 
     async def close(self) -> None:
         """Close the file of an incomplete part."""
@@ -259,8 +240,25 @@ class _FormCollector:
             await asyncio.to_thread(self._open.file.close)
 
 
+@dataclass(kw_only=True)
+class _FormCollector(_FileCollector):
+    use: PartUse
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    text_bytes: int = 0
+    """Of all text fields, which are kept in memory."""
+
+    async def open_sink(self, head: PartHead) -> PartSink | None:
+        if self.use.is_file(head.name):
+            return await self.open_file(head)
+        if self.use.is_text(head.name):
+            return _TextSink(self, head)
+        self.ignored.append(head.name)
+        return None
+
+
 class _FileSink:
-    def __init__(self, collector: _FormCollector, head: PartHead, path: Path, file: IO[bytes]) -> None:
+    def __init__(self, collector: _FileCollector, head: PartHead, path: Path, file: IO[bytes]) -> None:
         self.file = file
         self._collector = collector
         self._head = head

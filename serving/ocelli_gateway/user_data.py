@@ -60,7 +60,7 @@ class UserData:
             raise unreadable[0]
 
     async def _erase(self, classifier: Classifier, customer: str) -> None:
-        location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
+        location = ClassifierLocation.of(classifier)
         # First: anything stored later is newer than this request.
         stored = await self._objects.list_objects(location.uploads_prefix)
         spec = await self._erase_in_spec(classifier, customer)

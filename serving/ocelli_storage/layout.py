@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ocelli_api.classifier import Classifier
 from ocelli_api.export import ArtifactSummary, ExportPart, PartPlace
 
 TENANTS = "tenants"
@@ -77,6 +78,11 @@ class ClassifierLocation:
 
     namespace: str
     classifier_id: str
+
+    @classmethod
+    def of(cls, classifier: Classifier) -> ClassifierLocation:
+        """The location of a Classifier, which has an id."""
+        return cls(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
 
     @property
     def prefixes(self) -> tuple[str, ...]:

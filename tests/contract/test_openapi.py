@@ -19,7 +19,10 @@ from jsonschema_rs import Draft202012Validator
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from ocelli_gateway.fields import THRESHOLD, SentFields
+from ocelli_gateway.management_schemas import MANAGEMENT_SCHEMAS
 from ocelli_gateway.operations import CLASSIFY, GET_CLASSIFIER
+from ocelli_gateway.quality_schemas import QUALITY_SCHEMAS
+from ocelli_gateway.schemas import SCHEMAS
 from tests.contract.contract_rows import CONTRACT
 from tests.gateway_harness.images import png
 from tests.gateway_harness.stage import OTHER_KEY, PASSWORD, USER, GatewayInstance, Stage
@@ -109,6 +112,10 @@ def test_field_that_an_operation_does_not_declare_cannot_be_read() -> None:
 def test_every_reference_has_a_target(document: Any) -> None:
     for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
         assert name in document["components"]["schemas"]
+
+
+def test_no_two_schemas_have_the_same_name(document: Any) -> None:
+    assert len(document["components"]["schemas"]) == len(SCHEMAS) + len(MANAGEMENT_SCHEMAS) + len(QUALITY_SCHEMAS)
 
 
 def test_examples_of_answers_fit_their_schemas(document: Any) -> None:
