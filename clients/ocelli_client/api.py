@@ -133,7 +133,7 @@ def get_report(classifier_id: str) -> Call[bytes]:
 
 
 def get_export(classifier_id: str, export_format: ExportFormat) -> Call[bytes]:
-    """The model that is served, or what it was made from."""
+    """The model that is served, or its bill of materials."""
     return _download(classifier_id, export_format.path)
 
 
