@@ -14,7 +14,7 @@ export async function show(container, context, id) {
   const card = context.classifier;
   if (!card.writable) {
     fill(container, h("h2", {}, "Add images"), readOnlyNotice(card));
-    return () => {};
+    return undefined;
   }
   const known = (card.classes ?? []).map((item) => item.class);
   const editor = new ExampleEditor({ signal: context.signal, announce: context.announce, known, onChange: drawReady });

@@ -117,7 +117,7 @@ export async function show(container, context, id) {
     fill(state, box);
   }
 
-  /** A button that locks at once: what was pressed is under way, and pressing it again would change nothing. */
+  /** A button that locks at once: pressing it again would change nothing. */
   function button(text, action, disabled = false, body = {}, kind = "") {
     return h("button", { type: "button", class: kind, disabled: busy || disabled, onclick: (event) => act(event.target, action, body) }, text);
   }

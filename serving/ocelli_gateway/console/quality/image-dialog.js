@@ -2,8 +2,9 @@
 // file itself is given. Only thumbnails are stored.
 
 import { fill, h, newId } from "../dom.js";
+import { digestBlob } from "../examples/checksum.js";
 import { button } from "./button.js";
-import { classifyImage, digestOf } from "./classify.js";
+import { classifyImage } from "./classify.js";
 import { nameOf } from "./numbers.js";
 import { scoreBars } from "./score-bars.js";
 
@@ -117,7 +118,7 @@ export class ImageDialog {
     this.draw("The service is being asked.");
     try {
       const [same, list] = await Promise.all([
-        digestOf(file).then((digest) => digest === asked.image),
+        digestBlob(file).then((digest) => digest === asked.image),
         classifyImage(this.api, { file, classifierId: this.classifierId }),
       ]);
       if (this.item === asked) {

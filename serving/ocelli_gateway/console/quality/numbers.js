@@ -1,7 +1,8 @@
-// The numbers of an evaluation: the headline, a table of the classes, and the confusion matrix. It must not ask the server.
+// The numbers of an evaluation: the headline and the confusion matrix. It must not ask the server.
 
 import { h } from "../dom.js";
 import { count, percent } from "../format.js";
+import { scrolling } from "./panel.js";
 
 const MATRIX_CLASSES = 30;
 const PAIRS_SHOWN = 200;
@@ -122,9 +123,4 @@ function pairs(evaluation, address) {
       h("tbody", {}, ...rows),
     ),
   );
-}
-
-// A wide table scrolls by itself, also with the keyboard.
-export function scrolling(label, table) {
-  return h("div", { class: "scrolling", tabindex: "0", role: "region", "aria-label": label }, table);
 }

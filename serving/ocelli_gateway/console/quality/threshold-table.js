@@ -2,7 +2,7 @@
 
 import { h } from "../dom.js";
 import { percent } from "../format.js";
-import { scrolling } from "./numbers.js";
+import { scrolling } from "./panel.js";
 import { ThresholdCurves } from "./threshold.js";
 
 const EVALUATED_AT = 0.5;
