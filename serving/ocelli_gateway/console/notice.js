@@ -25,5 +25,5 @@ export function errorNotice(error, again) {
 function describe(error) {
   // A fault of the console itself; the browser's console has the rest.
   console.error(error);
-  return `The console failed: ${error.message}. Reload the page; if it fails again, report it with this sentence.`;
+  return `The console failed: ${error.message}. Reload the page; if it fails again, report it with this message.`;
 }

@@ -30,7 +30,7 @@ export function buildSendingView({ onTryNow, onStop }) {
     tick();
     ticking = setInterval(tick, 1000);
     const again = h("button", { type: "button", class: "small", onclick: onTryNow }, "Try now");
-    return fill(waiting, notice("warning", [`${state.waitReason} What is stored stays stored. `, seconds], again));
+    return fill(waiting, notice("warning", [`${state.waitReason} What is already stored is kept. `, seconds], again));
   }
 
   return { element, draw, focus: () => title.focus(), close: () => clearInterval(ticking) };

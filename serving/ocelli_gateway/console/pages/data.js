@@ -111,7 +111,7 @@ function skippedFiles(sets) {
   const rows = skipped.map((file) => h("tr", {}, [file.name, setName(file), file.reason].map((text) => h("td", {}, text))));
   return panel(
     "Files that were left out",
-    h("p", { class: "hint" }, `Mend or replace them, and add them again.${limit}`),
+    h("p", { class: "hint" }, `Repair or replace them, and add them again.${limit}`),
     scrolling("Files that were left out", h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows))),
   );
 }

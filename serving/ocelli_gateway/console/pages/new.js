@@ -35,7 +35,7 @@ export async function show(container, context) {
   fill(
     container,
     h("h1", { tabindex: "-1" }, "New classifier"),
-    h("p", { class: "muted lead" }, "Show it examples of each class: twenty images are a good start, ten are the least."),
+    h("p", { class: "muted lead" }, "Show it examples of each class: twenty images are a good start, ten are the minimum."),
     drafts,
     h("div", { class: "field narrow" }, h("label", { for: name.id }, "Name"), name),
     editor.element,
@@ -49,7 +49,7 @@ export async function show(container, context) {
     if (done || (editor.sets.isEmpty && controller === undefined)) return false;
     return controller === undefined
       ? "The images that you chose are not sent yet."
-      : "Images are being sent. What is stored stays so for an hour: drop the same folders again to go on.";
+      : "Images are being sent. What is already stored is kept for an hour: drop the same folders again to send the rest.";
   });
   return () => {
     controller?.abort();
@@ -64,8 +64,8 @@ export async function show(container, context) {
         notice(
           "info",
           [h("strong", {}, draft.name), ` was begun ${ago(new Date(draft.begun).toISOString())}. Drop the same folders again: only what is missing is sent.`],
-          h("button", { type: "button", class: "small", onclick: () => use(draft) }, "Go on with it"),
-          h("button", { type: "button", class: "small plain", onclick: () => (dropDraft(draft.id), drawDrafts()) }, "Forget it"),
+          h("button", { type: "button", class: "small", onclick: () => use(draft) }, "Continue"),
+          h("button", { type: "button", class: "small plain", onclick: () => (dropDraft(draft.id), drawDrafts()) }, "Discard"),
         ),
       ),
     );
@@ -149,5 +149,5 @@ export async function show(container, context) {
 }
 
 function stopped() {
-  return notice("info", "Stopped. What is stored stays so for an hour; create it again to send only the rest.");
+  return notice("info", "Stopped. What is already stored is kept for an hour: create it again to send only the rest.");
 }

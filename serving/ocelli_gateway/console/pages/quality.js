@@ -17,7 +17,7 @@ export async function show(container, context, classifierId, asked) {
   const { classifier, query } = context;
   const revision = chooseRevision(classifier, asked);
   if (revision === undefined) {
-    fill(container, notice("info", "No training has finished yet, so there is nothing to judge. The page “Training” shows how far it is."));
+    fill(container, notice("info", "No training has finished yet, so there is no quality to show. The page “Training” shows how far it is."));
     return undefined;
   }
   const page = new CorrectedPage(context, classifierId, revision);
@@ -37,7 +37,7 @@ export async function show(container, context, classifierId, asked) {
     return () => page.close();
   }
   const images = new JudgedImages(page, evaluation);
-  const found = h("div", {}, h("p", { class: "hint" }, "The data report is being read."));
+  const found = h("div", {}, h("p", { class: "hint" }, "Reading the data report…"));
   let tabs;
   const table = new ThresholdTable({
     evaluation,

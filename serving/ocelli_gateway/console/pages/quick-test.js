@@ -43,7 +43,7 @@ class QuickTest {
   }
 
   notServed() {
-    return notice("info", "No revision is served yet, so the service cannot classify with this classifier. The page “Training” shows how far it is.");
+    return notice("info", "No revision is served yet, so this classifier cannot answer. The page “Training” shows how far the training is.");
   }
 
   inputs() {

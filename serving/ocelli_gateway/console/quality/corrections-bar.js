@@ -72,7 +72,7 @@ export class CorrectionsBar {
   manifest(answer) {
     const managedBy = this.classifier.managed_by ?? "another tool";
     return [
-      h("p", {}, `${managedBy} manages this classifier, so the console does not change it. Commit this. ${answer.effect}`),
+      h("p", {}, `${managedBy} manages this classifier, so the console does not change it. Commit this manifest instead. ${answer.effect}`),
       copyBlock("Manifest to commit", answer.manifest),
     ];
   }

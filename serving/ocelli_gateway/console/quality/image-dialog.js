@@ -98,7 +98,7 @@ export class ImageDialog {
     return h(
       "p",
       { class: "drop-zone" },
-      h("label", { for: id }, "Only the thumbnail is stored. Drop or choose the file itself to see what is answered now: "),
+      h("label", { for: id }, "Only the thumbnail is stored. To see what the service answers now, drop or choose the file: "),
       input,
     );
   }
@@ -115,7 +115,7 @@ export class ImageDialog {
       return;
     }
     const asked = this.item;
-    this.draw("The service is being asked.");
+    this.draw("Asking the service…");
     try {
       const [same, list] = await Promise.all([
         digestBlob(file).then((digest) => digest === asked.image),

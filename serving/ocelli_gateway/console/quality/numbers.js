@@ -36,7 +36,7 @@ export function headline(evaluation) {
   }
   if (evaluation.calibration_error !== undefined) {
     const error = percent(evaluation.calibration_error);
-    parts.push(h("p", { class: "hint" }, `Scores differ from how often they are right by ${error} on average.`));
+    parts.push(h("p", { class: "hint" }, `On average, a score differs by ${error} from how often it is right.`));
   }
   return h("div", { class: "quality-headline" }, ...parts);
 }
