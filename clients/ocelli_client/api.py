@@ -171,11 +171,5 @@ def create_classifier(definition: Mapping[str, Any]) -> Call[Details]:
     return Call(method="POST", path=CLASSIFIERS, document=definition, parse=_parse_card)
 
 
-def get_token(api_key: str) -> Call[Document]:
-    """Swap an API key for a bearer token."""
-    form = {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": api_key, "response_type": "cloud_iam"}
-    return Call(method="POST", path="/identity/token", form=form, parse=parse_document)
-
-
 def _format(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -206,4 +206,4 @@ def test_remove_leaves_two_sets(anna: CommandLine, client: V3Client) -> None:
     client.ready("small")
     run = anna.run("remove", "small", "--class", "owl", "--yes")
     assert (run.code, run.out) == (1, "")
-    assert "Error: " in run.err
+    assert "needs at least two example sets" in run.err
