@@ -43,8 +43,8 @@ export class ThresholdTable {
     this.slider.disabled = false;
     const sample = scores.sampled ? ` Computed from a sample of ${this.curves.images} images.` : "";
     this.note.textContent =
-      "An image gets each class whose score reaches the threshold. Precision: the share of the images that get a class and are of it. " +
-      `Recall: the share of a class's images that get it.${sample}`;
+      "An image gets each class whose score reaches the threshold. Precision: how many of the images that get a class are of that class. " +
+      `Recall: how many of the images of a class get it.${sample}`;
     this.show();
   }
 
