@@ -59,7 +59,7 @@ def ocelli(
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Create, train, judge and use image classifiers of an Ocelli gateway."""
+    """Create, train, evaluate and use the image classifiers of an Ocelli gateway."""
 
 
 for module in COMMANDS:

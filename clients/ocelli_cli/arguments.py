@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,8 +62,24 @@ ClassifierArgument = Annotated[
 ]
 RevisionOption = Annotated[
     str,
-    typer.Option("--revision", help=f"A revision, {SERVED} or {LATEST}.", metavar="REV", autocompletion=complete_revisions),
+    typer.Option(
+        "--revision",
+        help=f"A revision of `ocelli history`, or `{SERVED}` or `{LATEST}`.",
+        metavar="REV",
+        autocompletion=complete_revisions,
+    ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Answer every question with yes.")]
 NoInputOption = Annotated[bool, typer.Option("--no-input", help="Never ask; fail where an answer is needed.")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until the training has ended; fail if it fails.")]
+SuspendOption = Annotated[bool, typer.Option("--suspend", help="Only check the images; train later.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of the new classifier.", show_default=False)]
+FolderArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FOLDER", help="A folder that has a folder, or a zip, of images for each class.", show_default=False
+    ),
+]
+NegativesOption = Annotated[
+    Path | None, typer.Option("--negatives", metavar="FOLDER", help="A folder or zip with images of none of the classes.")
+]

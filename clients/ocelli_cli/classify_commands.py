@@ -1,4 +1,4 @@
-"""`ocelli classify` and `evaluate`: the answers for images of one's own."""
+"""`ocelli classify` and `evaluate`: the predictions for images on this machine."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group
 
-from ocelli_cli.arguments import complete_classifiers
+from ocelli_cli.arguments import NegativesOption, complete_classifiers
 from ocelli_cli.command import command
 from ocelli_cli.example_check import read_examples
 from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.output import Payload, build_table, cells
 from ocelli_cli.session import Session
-from ocelli_cli.wording import count, describe_accuracy, describe_class, percent
+from ocelli_cli.wording import describe_accuracy, describe_class, percent
 from ocelli_client import Accuracy, Details, Examples, ImagePrediction, Ocelli, OcelliError
+from ocelli_client.classification import IMAGES_LIMIT
 from ocelli_client.evaluation import Answer, Evaluation, evaluate
 from ocelli_client.folders import find_files, shown_name
+from ocelli_client.texts import count
 
 PANEL = "Use"
 BUILT_INS = ("default", "food", "explicit")
-_BATCH = 20
 
 
 class UnusableImagesError(OcelliError):
@@ -59,9 +60,9 @@ def classify(
     with session.connect() as ocelli:
         ids = [name if name in BUILT_INS else ocelli.resolve(name).classifier_id for name in classifiers or ()]
         images: list[ImagePrediction] = []
-        with session.output.progress(description="classifying") as bar:
-            for start in range(0, len(paths), _BATCH):
-                answer = ocelli.classify(ids, paths[start : start + _BATCH], threshold)
+        with session.output.progress("classifying") as bar:
+            for start in range(0, len(paths), IMAGES_LIMIT):
+                answer = ocelli.classify(ids, paths[start : start + IMAGES_LIMIT], threshold)
                 images += answer.images
                 for warning in answer.warnings:
                     session.output.warn(warning)
@@ -118,16 +119,14 @@ def evaluate_folder(
         str,
         typer.Option("--classifier", "-c", metavar="CLASSIFIER", help="Id or name.", autocompletion=complete_classifiers),
     ],
-    negatives: Annotated[
-        Path | None, typer.Option("--negatives", metavar="FOLDER", help="A folder or zip with images of none of the classes.")
-    ] = None,
-    limit: Annotated[int, typer.Option(help="How many wrong images are listed.", min=0)] = 20,
+    negatives: NegativesOption = None,
+    limit: Annotated[int, typer.Option(help="How many wrong images to list.", min=0)] = 20,
 ) -> None:
     """Measure the accuracy on images of your own.
 
-    They should not be images that the classifier has learned from.
+    Use images that the classifier has not learned from.
 
-    The accuracy is balanced, as everywhere in Ocelli: the mean of the share that is recognised of each class.
+    The accuracy is balanced: the mean of the recall of each class.
     """
     examples = read_examples(session, folder, negatives)
     for file in examples.unusable:
@@ -169,9 +168,9 @@ def _list_images(examples: Examples, details: Details) -> list[tuple[Path, str |
 def _ask(session: Session, ocelli: Ocelli, details: Details, images: Sequence[tuple[Path, str | None]]) -> list[Answer]:
     answers: list[Answer] = []
     done = 0
-    with session.output.progress(description="classifying") as bar:
-        for start in range(0, len(images), _BATCH):
-            batch = images[start : start + _BATCH]
+    with session.output.progress("classifying") as bar:
+        for start in range(0, len(images), IMAGES_LIMIT):
+            batch = images[start : start + IMAGES_LIMIT]
             found = ocelli.classify(details.classifier_id, [path for path, _ in batch], threshold=0)
             for (path, actual), prediction in zip(batch, found.images, strict=True):
                 if prediction.error is not None:

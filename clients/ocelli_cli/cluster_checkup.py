@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocelli_cli.findings import Finding, ok, problem, warning
-from ocelli_cli.wording import count
 from ocelli_client import OcelliError
-from ocelli_client.texts import shorten
+from ocelli_client.texts import count, shorten
 
 CRD = "classifiers.ocelli.dev"
 PART_OF = "app.kubernetes.io/part-of=ocelli"
@@ -172,7 +171,7 @@ def _check_gpus(kubectl: Kubectl) -> Iterator[Finding]:
     if len(ready) < len(nodes):
         names = [node["metadata"]["name"] for node in nodes if node not in ready]
         yield warning("nodes", f"not ready or not schedulable: {shorten(names)}", "kubectl describe node")
-    wanting = [_name(one) for one in kubectl.items("classifiers.ocelli.dev", "--all-namespaces") if _wants_gpu(one)]
+    wanting = [_name(one) for one in kubectl.items(CRD, "--all-namespaces") if _wants_gpu(one)]
     if offered:
         yield ok("GPUs", ", ".join(f"{name} offers {number}" for name, number in offered.items()))
     elif wanting:
@@ -191,7 +190,7 @@ def _wants_gpu(classifier: Document) -> bool:
 
 
 def _check_classifiers(kubectl: Kubectl) -> Iterator[Finding]:
-    classifiers = kubectl.items("classifiers.ocelli.dev", "--all-namespaces")
+    classifiers = kubectl.items(CRD, "--all-namespaces")
     stalled = [one for one in classifiers if _condition(one, "Stalled") == "True"]
     for one in stalled:
         # The message has object, fact and remedy.

@@ -28,14 +28,14 @@ def _complete_contexts(incomplete: str) -> list[str]:
 
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "output": (
-        Annotated[OutputFormat, typer.Option("--output", "-o", help="How the result is printed.", rich_help_panel=PANEL)],
+        Annotated[OutputFormat, typer.Option("--output", "-o", help="Format of the result.", rich_help_panel=PANEL)],
         OutputFormat.HUMAN,
     ),
     "context": (
         Annotated[
             str | None,
             typer.Option(
-                help="Which of the gateways that you have logged in to.",
+                help="The gateway to use; `ocelli contexts` lists them.",
                 rich_help_panel=PANEL,
                 autocompletion=_complete_contexts,
                 metavar="NAME",
@@ -46,7 +46,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "timeout": (
         Annotated[
             float | None,
-            typer.Option(help="Give up after so many seconds.", rich_help_panel=PANEL, min=0.1, metavar="SECONDS"),
+            typer.Option(help="Give up after this many seconds.", rich_help_panel=PANEL, min=0.1, metavar="SECONDS"),
         ],
         None,
     ),

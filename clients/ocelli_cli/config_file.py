@@ -73,16 +73,18 @@ def load_config_file(path: Path) -> ConfigFile:
         return ConfigFile(path=path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigFileError(
-            f"{path} cannot be read ({_first_line(error)}); mend it, or delete it and log in again"
+            f"{path} cannot be read ({_first_line(error)}); correct it, or delete it and log in again"
         ) from error
     try:
         contexts = {name: Context(**values) for name, values in (document.get("contexts") or {}).items()}
         return ConfigFile(path=path, current=document.get("current_context"), contexts=contexts)
     except (AttributeError, TypeError) as error:
-        raise ConfigFileError(f"{path} is not a configuration of ocelli ({_first_line(error)}); mend or delete it") from error
+        raise ConfigFileError(
+            f"{path} is not a configuration of ocelli ({_first_line(error)}); correct or delete it"
+        ) from error
 
 
-def find_readers(path: Path) -> bool:
+def is_readable_by_others(path: Path) -> bool:
     """Whether others than its owner can read the file."""
     try:
         return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))

@@ -34,14 +34,14 @@ def relabel(
         typer.Argument(metavar="IMAGES", help="Image files, or the SHA-256 of their bytes.", show_default=False),
     ],
     to: Annotated[str | None, typer.Option("--to", help="The right class.", metavar="CLASS")] = None,
-    drop: Annotated[bool, typer.Option("--drop", help="Learn nothing from the images.")] = False,
-    undo: Annotated[bool, typer.Option("--undo", help="Take earlier corrections of the images back.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would happen, and the YAML.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Train without these images.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Undo earlier corrections of these images.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the effect and the YAML; change nothing.")] = False,
     wait: WaitOption = False,
     yes: YesOption = False,
     no_input: NoInputOption = False,
 ) -> None:
-    """Give single images another class, or drop them, and retrain.
+    """Move single images to another class, or drop them, and retrain.
 
     Only the corrections change: sources and their digests stay as they are.
     """

@@ -1,4 +1,4 @@
-"""`ocelli create`, `add` and `remove`: images on their way to the gateway."""
+"""`ocelli create`, `add` and `remove`: the images that a classifier learns from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from ocelli_cli.arguments import ClassifierArgument, NoInputOption, WaitOption, YesOption
+from ocelli_cli.arguments import (
+    ClassifierArgument,
+    FolderArgument,
+    NameArgument,
+    NegativesOption,
+    NoInputOption,
+    SuspendOption,
+    WaitOption,
+    YesOption,
+)
 from ocelli_cli.command import command
 from ocelli_cli.example_check import build_check_payload, check_examples, read_examples
 from ocelli_cli.exit_codes import UsageError
@@ -20,15 +29,6 @@ from ocelli_client import ConflictError, Creation, Details, Examples, NotFoundEr
 from ocelli_client.examples import find_shortage
 
 PANEL = "Build"
-FolderArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FOLDER", help="A folder that has a folder, or a zip, of images for each class.", show_default=False
-    ),
-]
-NegativesOption = Annotated[
-    Path | None, typer.Option("--negatives", metavar="FOLDER", help="A folder or zip with images of none of the classes.")
-]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only check the images on this machine; send nothing.")]
 
 
@@ -52,16 +52,16 @@ def add_to(app: typer.Typer) -> None:
 
 def create(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the new classifier.", show_default=False)],
+    name: NameArgument,
     folder: FolderArgument,
     negatives: NegativesOption = None,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
-    suspend: Annotated[bool, typer.Option("--suspend", help="Only let the images be checked; train later.")] = False,
+    suspend: SuspendOption = False,
 ) -> None:
     """Create a classifier from a folder of images for each class.
 
-    An upload that was interrupted goes on where it stopped: repeat the command.
+    To resume an interrupted upload, repeat the command.
     """
     examples = read_examples(session, folder, negatives)
     create_from_examples(session, CreationRequest(name=name, examples=examples, dry_run=dry_run, wait=wait, suspend=suspend))
@@ -79,9 +79,9 @@ def create_from_examples(session: Session, request: CreationRequest) -> None:
     unfinished = UnfinishedCreation.find(session.environment, context, request.name, request.examples)
     found = unfinished.find_classifier_id()
     if found is not None:
-        session.output.note(f"Going on with the unfinished creation of {request.name} ({found})")
+        session.output.note(f"Resuming the unfinished creation of {request.name} ({found})")
     with session.connect() as ocelli:
-        with session.output.progress(description="uploading") as bar:
+        with session.output.progress("uploading") as bar:
             creation = Creation(
                 classifier_id=found,
                 suspend=request.suspend,
@@ -112,7 +112,7 @@ def add(
 ) -> None:
     """Add images to classes, or new classes, and retrain.
 
-    An upload that was interrupted goes on where it stopped: repeat the command.
+    To resume an interrupted upload, repeat the command.
     """
     if folder is None and negatives is None:
         raise UsageError("There is nothing to add; give a FOLDER, --negatives FOLDER, or both")
@@ -125,7 +125,7 @@ def add(
         return
     with session.connect() as ocelli:
         card = ocelli.resolve(classifier)
-        with session.output.progress(description="uploading") as bar:
+        with session.output.progress("uploading") as bar:
             details = ocelli.add(card.classifier_id, examples, _Reporter(session=session, bar=bar).report)
         finish_change(session, ocelli, details, wait=wait)
 
@@ -133,12 +133,12 @@ def add(
 def remove(
     session: Session,
     classifier: ClassifierArgument,
-    classes: Annotated[list[str] | None, typer.Option("--class", help="Take this class away.", metavar="CLASS")] = None,
+    classes: Annotated[list[str] | None, typer.Option("--class", help="Remove this class.", metavar="CLASS")] = None,
     uploads: Annotated[
         list[str] | None,
-        typer.Option("--upload", help="Take this upload away (`ocelli status -o yaml` lists them).", metavar="SHA256"),
+        typer.Option("--upload", help="Remove this upload (`ocelli status -o yaml` lists them).", metavar="SHA256"),
     ] = None,
-    negatives: Annotated[bool, typer.Option("--negatives", help="Take all negative examples away.")] = False,
+    negatives: Annotated[bool, typer.Option("--negatives", help="Remove all negative examples.")] = False,
     wait: WaitOption = False,
     yes: YesOption = False,
     no_input: NoInputOption = False,
@@ -156,7 +156,7 @@ def remove(
 
 
 def finish_change(session: Session, ocelli: Ocelli, details: Details, *, wait: bool) -> None:
-    """Wait if that is wanted, and print the classifier."""
+    """Print the classifier, with `wait` once its training has ended."""
     print_outcome(session.output, wait_for_training(session, ocelli, details) if wait else details)
 
 
@@ -169,7 +169,7 @@ def print_outcome(output: Output, details: Details) -> None:
 
 @dataclass(kw_only=True)
 class _Reporter:
-    """Shows an upload. An interruption is said where no bar is, too."""
+    """Shows an upload as a bar, and interruptions as warnings, which need no terminal."""
 
     session: Session
     bar: ProgressBar
@@ -179,4 +179,4 @@ class _Reporter:
             self.session.output.warn(transfer.message)
         else:
             self.bar.update(transfer.done_bytes, transfer.total_bytes, f"uploading {transfer.title}")
-        self.session.check_time("The upload is not complete; repeat the command to go on")
+        self.session.check_time("The upload is not complete; repeat the command to resume it")

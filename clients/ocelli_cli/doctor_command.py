@@ -1,4 +1,4 @@
-"""`ocelli doctor`: what is wrong, and the remedy."""
+"""`ocelli doctor`: problems and their remedies."""
 
 from __future__ import annotations
 
@@ -29,21 +29,19 @@ def doctor(
     session: Session,
     kube_context: Annotated[
         str | None,
-        typer.Option(
-            "--kube-context", metavar="CONTEXT", help="Look at this cluster too, by kubectl and with your rights there."
-        ),
+        typer.Option("--kube-context", metavar="CONTEXT", help="Also check this cluster, with kubectl and your rights."),
     ] = None,
     namespace: Annotated[
         str | None,
         typer.Option(
-            "--namespace", "-n", metavar="NAMESPACE", help="Where the chart is installed; without it, all are searched."
+            "--namespace", "-n", metavar="NAMESPACE", help="Where the chart is installed; by default all are searched."
         ),
     ] = None,
 ) -> None:
-    """Find out what is wrong, and the remedy.
+    """Find problems and their remedies.
 
-    Checks the way to the gateway, log-in, built-in classifiers and your classifiers, and on
-    request a cluster. Ends with 1 if there is a problem.
+    Checks the connection to the gateway, the log-in, the built-in classifiers and yours, and
+    with --kube-context a cluster. Exits with 1 if there is a problem.
     """
     if namespace is not None and kube_context is None:
         raise UsageError("--namespace is about a cluster; name it with --kube-context CONTEXT")

@@ -1,4 +1,4 @@
-"""`ocelli report` and `export`: what can be read of a classifier elsewhere."""
+"""`ocelli report` and `export`: what is read or written to a file."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ocelli_cli.command import command
 from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.output import Payload, build_table, cells
 from ocelli_cli.session import Session
-from ocelli_cli.wording import count, describe_class, percent
+from ocelli_cli.wording import describe_class, percent
 from ocelli_client import LATEST, ExportFormat, OcelliError
-from ocelli_client.api import get_export
+from ocelli_client.texts import count
 
 _SHOWN = 10
 _STANDARD_OUTPUT = Path("-")
@@ -45,7 +45,7 @@ def show_report(
 ) -> None:
     """Show what was found in the images.
 
-    Skipped files, duplicates, conflicts, suspected label errors, and images unlike every class.
+    That is skipped files, duplicates, conflicts, suspected label errors, and images unlike every class.
     """
     with session.connect() as ocelli:
         classifier_id = ocelli.resolve(classifier).classifier_id
@@ -111,13 +111,13 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Download the served model as a file, or what it was made from."""
+    """Download the served model, or its bill of materials."""
     with session.connect() as ocelli:
         classifier_id = ocelli.resolve(classifier).classifier_id
         path = file or Path(f"{classifier_id}{export_format.suffix}")
         if path.exists() and not force and path != _STANDARD_OUTPUT:
             raise UsageError(f"{path} exists; give another --file, or --force to overwrite it")
-        content = ocelli.send(get_export(classifier_id, export_format))
+        content = ocelli.export(classifier_id, export_format)
     if path == _STANDARD_OUTPUT:
         sys.stdout.buffer.write(content)
         return

@@ -8,8 +8,8 @@ from typing import Any
 
 from ocelli_cli.output import Payload, build_table, cells
 from ocelli_cli.session import Session
-from ocelli_cli.wording import count
 from ocelli_client import Examples, ExampleSet, OcelliError, read_class, read_folder
+from ocelli_client.texts import count
 
 _SHOWN = 5
 
@@ -19,8 +19,8 @@ class RefusedExamplesError(OcelliError):
 
 
 def read_examples(session: Session, folder: Path | None, negatives: Path | None) -> Examples:
-    """Read and decode all images, with a bar where someone watches."""
-    with session.output.progress(description="reading images") as bar:
+    """Read and decode all images, with a bar on a terminal."""
+    with session.output.progress("reading images") as bar:
 
         def report(done: int, total: int) -> None:
             bar.update(done, total, "reading images")
@@ -52,7 +52,7 @@ def check_examples(session: Session, examples: Examples, problems: Sequence[str]
     if len(examples.conflicts) > _SHOWN:
         output.warn(f"{len(examples.conflicts) - _SHOWN} more images are in several classes; --dry-run -o json lists them")
     if problems:
-        raise RefusedExamplesError("The images do not suffice:\n" + "\n".join(f"- {problem}" for problem in problems))
+        raise RefusedExamplesError("These images are not enough:\n" + "\n".join(f"- {problem}" for problem in problems))
 
 
 def build_check_payload(name: str, examples: Examples, problems: Sequence[str]) -> Payload:

@@ -1,4 +1,4 @@
-"""What `ocelli doctor` checks through the gateway: the way to it, the log-in, its answers, and the user's classifiers."""
+"""What `ocelli doctor` checks through the gateway: the connection, the log-in, its answers, and the user's classifiers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from PIL import Image
 from ocelli_cli.config_file import Context
 from ocelli_cli.findings import Finding, Level, ok, problem, warning
 from ocelli_cli.session import Session, build_options
-from ocelli_cli.wording import count
 from ocelli_client import Card, LoginError, NotFoundError, Ocelli, OcelliError
-from ocelli_client.texts import shorten
+from ocelli_client.texts import count, shorten
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PROBE_PIXELS = 64
@@ -43,14 +42,14 @@ def check_gateway(session: Session) -> Iterator[Finding]:
     yield ok("configuration", f"the gateway is {context.url}")
     with Ocelli(**build_options(context, session.timeout_seconds)) as ocelli:
         reached = True
-        for finding in _check_way(context, ocelli):
+        for finding in _check_connection(context, ocelli):
             reached = reached and finding.level is not Level.PROBLEM
             yield finding
         if reached:
             yield from _check_service(context, ocelli)
 
 
-def _check_way(context: Context, ocelli: Ocelli) -> Iterator[Finding]:
+def _check_connection(context: Context, ocelli: Ocelli) -> Iterator[Finding]:
     """Address and TLS: whether anything answers."""
     parts = urlsplit(context.url)
     try:
@@ -109,7 +108,7 @@ def _check_service(context: Context, ocelli: Ocelli) -> Iterator[Finding]:
         yield _judge_quota(facts, cards)
         yield from _judge_classifiers(cards)
     except OcelliError as error:
-        yield problem("API", str(error), "try again; if it stays, ask who operates the gateway")
+        yield problem("API", str(error), "try again; if it fails again, ask the operator of the gateway")
 
 
 def _judge_version(gateway: str) -> Finding:
@@ -166,7 +165,7 @@ def _judge_quota(facts: Any, cards: tuple[Card, ...]) -> Finding:
 
 
 def _judge_classifiers(cards: tuple[Card, ...]) -> Iterator[Finding]:
-    """One finding for each classifier that needs a person, or one that says that none does."""
+    """One finding for each classifier that needs a person, or one that says that none needs a person."""
     fine = True
     for card in cards:
         finding = _judge_classifier(card)

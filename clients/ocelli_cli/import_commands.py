@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ocelli_cli.arguments import NoInputOption, WaitOption
+from ocelli_cli.arguments import FolderArgument, NameArgument, NegativesOption, NoInputOption, SuspendOption, WaitOption
 from ocelli_cli.command import command
-from ocelli_cli.creation_commands import FolderArgument, NegativesOption
 from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.listed_import import ImportRequest, Source, import_listing
 from ocelli_cli.session import Session, can_ask
@@ -27,20 +25,19 @@ CLASSES_PANEL = "Classes"
 KEY_VARIABLE = "VISION_TRAINING_KEY"
 ENDPOINT_VARIABLE = "VISION_TRAINING_ENDPOINT"
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of the new classifier.", show_default=False)]
 ImagesOption = Annotated[
     Path | None,
-    typer.Option("--images", metavar="FOLDER", help="The folder that paths are relative to; without it, that of the file."),
+    typer.Option("--images", metavar="FOLDER", help="The folder that paths are relative to; by default that of the file."),
 ]
 PathColumnOption = Annotated[
     str | None,
     typer.Option(
-        "--path-column", metavar="NAME", help="The column with paths or addresses; without it, one with a usual name."
+        "--path-column", metavar="NAME", help="The column with paths or addresses; by default the one with a usual name."
     ),
 ]
 ClassColumnOption = Annotated[
     str | None,
-    typer.Option("--class-column", metavar="NAME", help="The column with classes; without it, one with a usual name."),
+    typer.Option("--class-column", metavar="NAME", help="The column with classes; by default the one with a usual name."),
 ]
 RenameOption = Annotated[
     list[str] | None,
@@ -63,14 +60,13 @@ NegativeClassOption = Annotated[
 ]
 SkipMissingOption = Annotated[
     bool,
-    typer.Option("--skip-missing", help="Leave out images that are not found or not received; without it, they are an error."),
+    typer.Option("--skip-missing", help="Leave out images that are not found or not received, instead of failing."),
 ]
 DownloadsOption = Annotated[
     Path | None,
-    typer.Option("--downloads", metavar="FOLDER", help="Where downloads are kept; without it, below ./ocelli-downloads."),
+    typer.Option("--downloads", metavar="FOLDER", help="Where downloads are kept; by default below ./ocelli-downloads."),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be created; download and send nothing.")]
-SuspendOption = Annotated[bool, typer.Option("--suspend", help="Only let the images be checked; train later.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -81,30 +77,27 @@ def add_to(app: typer.Typer) -> None:
     command(imports, "jsonl")(import_json_lines)
     command(imports, "coco")(import_coco)
     command(imports, "custom-vision")(import_custom_vision)
-    app.add_typer(imports, name="import", help="Create a classifier from what you have elsewhere.", rich_help_panel=PANEL)
+    app.add_typer(
+        imports,
+        name="import",
+        help="Create a classifier from a list of files, COCO or Azure Custom Vision.",
+        rich_help_panel=PANEL,
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _ClassOptions:
-    """The options of classes as they were given."""
+def _parse_rules(rename: list[str] | None, skip: list[str] | None, negative: list[str] | None) -> ClassRules:
+    """The rules that the options of classes say.
 
-    rename: list[str] | None
-    skip: list[str] | None
-    negative: list[str] | None
-
-    def parse(self) -> ClassRules:
-        """The rules.
-
-        Raises:
-            UsageError: a new name is missing.
-        """
-        renames = {}
-        for text in self.rename or ():
-            old, equals, new = text.partition("=")
-            if not equals or not old or not new:
-                raise UsageError(f'"--rename {text}" has no new name; write --rename OLD=NEW')
-            renames[old] = new
-        return ClassRules(renames=renames, skipped=frozenset(self.skip or ()), negatives=frozenset(self.negative or ()))
+    Raises:
+        UsageError: a new name is missing.
+    """
+    renames = {}
+    for text in rename or ():
+        old, equals, new = text.partition("=")
+        if not equals or not old or not new:
+            raise UsageError(f'"--rename {text}" has no new name; write --rename OLD=NEW')
+        renames[old] = new
+    return ClassRules(renames=renames, skipped=frozenset(skip or ()), negatives=frozenset(negative or ()))
 
 
 def import_folder(
@@ -121,9 +114,9 @@ def import_folder(
 ) -> None:
     """Create a classifier from a folder, with classes renamed or left out.
 
-    Where the names of the folders fit, `ocelli create` does the same.
+    If the folders already have the right names, use `ocelli create`.
     """
-    rules = _ClassOptions(rename=rename, skip=skip_class, negative=negative_class).parse()
+    rules = _parse_rules(rename, skip_class, negative_class)
     examples, notices = list_folder(folder, negatives=negatives)
     request = ImportRequest(name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend)
     import_listing(session, list_files(examples, notices), request)
@@ -155,7 +148,7 @@ def import_csv(
     A path may be an http or https address. The first line has the names of the columns,
     unless there are just two: path and class.
     """
-    rules = _ClassOptions(rename=rename, skip=skip_class, negative=negative_class).parse()
+    rules = _parse_rules(rename, skip_class, negative_class)
     options = TableOptions(path_column=path_column, class_column=class_column, images=images)
     request = ImportRequest(
         name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend, skip_missing=skip_missing, downloads=downloads
@@ -186,7 +179,7 @@ def import_json_lines(
 
     Each line is an object. A path may be an http or https address.
     """
-    rules = _ClassOptions(rename=rename, skip=skip_class, negative=negative_class).parse()
+    rules = _parse_rules(rename, skip_class, negative_class)
     options = TableOptions(path_column=path_column, class_column=class_column, images=images)
     request = ImportRequest(
         name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend, skip_missing=skip_missing, downloads=downloads
@@ -215,7 +208,7 @@ def import_coco(
     The category of an image's annotations is its class. Images with several categories
     are left out. Regions are not cropped: whole images are imported.
     """
-    rules = _ClassOptions(rename=rename, skip=skip_class, negative=negative_class).parse()
+    rules = _parse_rules(rename, skip_class, negative_class)
     request = ImportRequest(
         name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend, skip_missing=skip_missing, downloads=downloads
     )
@@ -234,7 +227,7 @@ def import_custom_vision(
             "--endpoint",
             metavar="URL",
             help="The endpoint of the training resource, such as https://NAME.cognitiveservices.azure.com."
-            f" Without it: {ENDPOINT_VARIABLE} of the environment.",
+            f" By default the variable {ENDPOINT_VARIABLE}.",
         ),
     ] = None,
     key_file: Annotated[
@@ -242,7 +235,7 @@ def import_custom_vision(
         typer.Option(
             "--training-key-file",
             metavar="FILE",
-            help=f"A file with the training key. Without it: {KEY_VARIABLE} of the environment, or a question.",
+            help=f"A file with the training key. By default the variable {KEY_VARIABLE}, or else the command asks.",
         ),
     ] = None,
     rename: RenameOption = None,
@@ -257,10 +250,10 @@ def import_custom_vision(
 ) -> None:
     """Create a classifier from a project of Azure Custom Vision.
 
-    Tags become classes, and images of the Negative tag negative examples.
-    If it is interrupted, repeat the command: it goes on where it was.
+    Tags become classes; images with the Negative tag become negative examples. To resume an
+    interrupted import, repeat the command.
     """
-    rules = _ClassOptions(rename=rename, skip=skip_class, negative=negative_class).parse()
+    rules = _parse_rules(rename, skip_class, negative_class)
     request = ImportRequest(
         name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend, skip_missing=skip_missing, downloads=downloads
     )

@@ -11,11 +11,10 @@ from ocelli_cli.creation_commands import CreationRequest, create_from_examples
 from ocelli_cli.example_check import RefusedExamplesError
 from ocelli_cli.output import Payload, build_table, cells
 from ocelli_cli.session import Session
-from ocelli_cli.wording import count
 from ocelli_client import OcelliError
 from ocelli_client.examples import LEAST_IMAGES, build_examples
 from ocelli_client.image_files import FileLocation, has_file
-from ocelli_client.texts import shorten
+from ocelli_client.texts import count, shorten
 from ocelli_import.downloads import DownloadError, DownloadFolder, Fetch, download_all
 from ocelli_import.listing import ClassRules, Listing, RemoteImage
 
@@ -56,7 +55,7 @@ def import_listing(session: Session, listing: Listing, request: ImportRequest, s
     """Create a classifier from a list of images, or print what would be created.
 
     Raises:
-        OcelliError: images are missing, or do not suffice; or as of `ocelli create`.
+        OcelliError: images are missing, or are not enough; or as of `ocelli create`.
     """
     listing = _check_files(request.rules.apply(listing), request)
     _check_counts(listing)
@@ -70,7 +69,7 @@ def import_listing(session: Session, listing: Listing, request: ImportRequest, s
         locations = listing.examples(folder.path_of)
     else:
         locations = listing.examples(_not_remote)
-    with session.output.progress(description="reading images") as bar:
+    with session.output.progress("reading images") as bar:
         examples = build_examples(locations, listing.notices, lambda done, total: bar.update(done, total, "reading images"))
     create_from_examples(
         session,
@@ -100,7 +99,7 @@ def _check_files(listing: Listing, request: ImportRequest) -> Listing:
 
 
 def _check_counts(listing: Listing) -> None:
-    """Refuse what cannot suffice, before anything is downloaded."""
+    """Refuse classes with too few images before anything is downloaded."""
     found = Counter(image.class_name for image in listing.images)
     few = {name: number for name, number in found.items() if number < LEAST_IMAGES}
     if few:
@@ -109,7 +108,7 @@ def _check_counts(listing: Listing) -> None:
             " --skip-class"
             for name, number in few.items()
         ]
-        raise RefusedExamplesError("\n".join(["The images do not suffice:", *lines]))
+        raise RefusedExamplesError("\n".join(["These images are not enough:", *lines]))
 
 
 def _title(class_name: str | None) -> str:
@@ -118,7 +117,7 @@ def _title(class_name: str | None) -> str:
 
 def _download(session: Session, listing: Listing, request: ImportRequest, source: Source) -> tuple[Listing, DownloadFolder]:
     folder = DownloadFolder(request.downloads or DOWNLOADS / source.key, source.title)
-    with session.output.progress(description="downloading") as bar:
+    with session.output.progress("downloading") as bar:
         failures = download_all(
             listing.remote, folder, source.fetch, lambda done, total: bar.update(done, total, "downloading")
         )
@@ -127,8 +126,8 @@ def _download(session: Session, listing: Listing, request: ImportRequest, source
         named = shorten([failure.reason for failure in failures])
         if not request.skip_missing:
             raise MissingImagesError(
-                f"{len(failures)} of {count(total, 'image')} were not received: {named}; repeat the command, which goes on with"
-                " these, or leave them out with --skip-missing"
+                f"{len(failures)} of {count(total, 'image')} were not received: {named}; repeat the command to try"
+                " these again, or leave them out with --skip-missing"
             )
         left_out: Sequence[str] = [f"Left out: {count(len(failures), 'image')} not received: {named}"]
         listing = listing.without([failure.image for failure in failures]).with_notices(left_out)

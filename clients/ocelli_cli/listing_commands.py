@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Group, RenderableType
 from rich.table import Table
 
 from ocelli_cli.arguments import ClassifierArgument
@@ -15,8 +14,9 @@ from ocelli_cli.command import command
 from ocelli_cli.output import OutputFormat, Payload, build_table, cells
 from ocelli_cli.session import Session
 from ocelli_cli.training_wait import check_trained
-from ocelli_cli.wording import count, describe_accuracy, describe_status, describe_time
+from ocelli_cli.wording import describe_accuracy, describe_status, describe_time
 from ocelli_client import Card, Details, Revision, Wait
+from ocelli_client.texts import count
 
 PANEL = "Look"
 
@@ -118,7 +118,7 @@ def _build_payload(details: Details) -> Payload:
     return Payload(document=dict(details.raw), names=[details.classifier_id], human=_build_facts(details))
 
 
-def _build_facts(details: Details) -> RenderableType:
+def _build_facts(details: Details) -> Table:
     facts = {
         "Name": details.name,
         "Id": details.classifier_id,
@@ -145,7 +145,7 @@ def _build_facts(details: Details) -> RenderableType:
     for name, value in facts.items():
         if value is not None:
             table.add_row(*cells(f"{name}:", value))
-    return Group(table)
+    return table
 
 
 class _Changes:

@@ -29,11 +29,11 @@ def add_to(app: typer.Typer) -> None:
 def show_logs(
     session: Session,
     classifier: ClassifierArgument,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines until Ctrl-C.")] = False,
 ) -> None:
     """Print the logs of trainer and inference servers.
 
-    The gateway cannot read logs: kubectl reads them, and needs rights in the classifier's namespace.
+    kubectl reads them, because the gateway cannot: you need rights in the classifier's namespace.
     """
     with session.connect() as ocelli:
         card = ocelli.resolve(classifier)

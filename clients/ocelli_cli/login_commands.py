@@ -1,4 +1,4 @@
-"""`ocelli login`, `contexts` and `completion`: setting up this program."""
+"""`ocelli login`, `contexts` and `completion`: the set-up of this program."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import typer
 from typer import completion
 
+from ocelli_cli.arguments import NoInputOption
 from ocelli_cli.command import command
 from ocelli_cli.config_file import ConfigFile, Context
 from ocelli_cli.exit_codes import UsageError
@@ -46,16 +47,17 @@ def log_in(
     api_key_stdin: Annotated[bool, typer.Option("--api-key-stdin", help="Read the API key from standard input.")] = False,
     ca: Annotated[
         str | None,
-        typer.Option("--ca", help="Certificate authority to trust, if it is not one of the system's.", metavar="FILE"),
+        typer.Option("--ca", help="Certificate authority to trust, if the system does not.", metavar="FILE"),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the context.", show_default="the host")] = None,
-    no_input: Annotated[bool, typer.Option("--no-input", help="Never ask; fail where an answer is needed.")] = False,
+    no_input: NoInputOption = False,
 ) -> None:
     """Log in to a gateway.
 
     The credentials are kept in a file that only you can read.
 
-    Without --user an API key is asked for. OCELLI_USER with OCELLI_PASSWORD, or OCELLI_API_KEY, are taken where they are set.
+    It asks for an API key, or with --user for a password. OCELLI_USER with OCELLI_PASSWORD, or
+    OCELLI_API_KEY, answer the question where they are set.
     """
     if password_stdin and (api_key_stdin or user is None):
         raise UsageError("--password-stdin needs --user, and excludes --api-key-stdin")
@@ -83,7 +85,9 @@ def _ask(session: Session, context: Context, password_stdin: bool, api_key_stdin
     if user and given("OCELLI_PASSWORD"):
         return replace(context, user=user, password=given("OCELLI_PASSWORD"))
     if not can_ask(no_input=no_input):
-        raise UsageError("Nobody can be asked for the credentials; use --api-key-stdin, or --user with --password-stdin")
+        raise UsageError(
+            "There is no terminal to ask for the credentials; use --api-key-stdin, or --user with --password-stdin"
+        )
     if user:
         return replace(context, user=user, password=typer.prompt(f"Password of {user}", hide_input=True, err=True))
     return replace(context, api_key=typer.prompt("API key", hide_input=True, err=True))
@@ -103,9 +107,9 @@ def _build_name(url: str) -> str:
 
 def show_contexts(
     session: Session,
-    use: Annotated[str | None, typer.Option("--use", help="Make this the current one.", metavar="NAME")] = None,
+    use: Annotated[str | None, typer.Option("--use", help="Make this context the current one.", metavar="NAME")] = None,
     forget: Annotated[
-        str | None, typer.Option("--forget", help="Delete this one with its credentials.", metavar="NAME")
+        str | None, typer.Option("--forget", help="Delete this context with its credentials.", metavar="NAME")
     ] = None,
 ) -> None:
     """List, choose or forget gateways that you have logged in to."""

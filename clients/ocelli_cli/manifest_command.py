@@ -8,16 +8,15 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from ocelli_cli.arguments import complete_classifiers
+from ocelli_cli.arguments import NegativesOption, complete_classifiers
 from ocelli_cli.command import command
-from ocelli_cli.creation_commands import NegativesOption
 from ocelli_cli.example_check import check_examples, read_examples
 from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.output import Payload
 from ocelli_cli.session import Session
-from ocelli_cli.wording import count
 from ocelli_client import AnswerError
 from ocelli_client.manifests import object_name, write_manifest
+from ocelli_client.texts import count
 
 FILE_PREFIX = "file:///"
 DEFAULT_FOLDER = Path("ocelli-examples")
@@ -50,13 +49,13 @@ def manifest(
     ] = FILE_PREFIX,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the zips are written.")] = DEFAULT_FOLDER,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="The object's name; without it, made of that of the folder.")
+        str | None, typer.Option("--name", metavar="NAME", help="Name of the object; by default made from the folder's name.")
     ] = None,
 ) -> None:
     """Print a classifier as YAML to commit.
 
-    A folder of images becomes zips, and the manifest has their digests. The same images
-    give the same zips on every machine.
+    Writes the images of a folder into zips, which the manifest names by their digests. The
+    same images give the same zips on every machine.
     """
     if (folder is None) == (source is None):
         raise UsageError("Give either a FOLDER, or --from CLASSIFIER")

@@ -82,11 +82,11 @@ class Output:
         build_console(stderr=True).print(Text.assemble(("Error: ", "bold red"), printable(message)), soft_wrap=True)
 
     @contextmanager
-    def progress(self, *, total: float | None = None, description: str = "") -> Iterator[ProgressBar]:
+    def progress(self, description: str) -> Iterator[ProgressBar]:
         """A bar on standard error, if that is a terminal."""
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         with Progress(*columns, console=build_console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-            yield ProgressBar(bar=bar, task=bar.add_task(description, total=total))
+            yield ProgressBar(bar=bar, task=bar.add_task(description, total=None))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.output import Payload, build_table, cells
 from ocelli_cli.session import Session, check_confirmed
 from ocelli_cli.training_wait import wait_until
-from ocelli_cli.wording import count, describe_class, percent
+from ocelli_cli.wording import describe_class, percent
 from ocelli_client import Accuracy, Card, Details, OcelliError
+from ocelli_client.texts import count
 
 LOOK = "Look"
 PANEL = "Change"
@@ -45,17 +46,19 @@ def roll_back(
     revision: Annotated[
         str | None,
         typer.Argument(
-            metavar="REV", help="The revision to serve; the one before by default.", autocompletion=complete_revisions
+            metavar="REV",
+            help="The revision to serve; by default the one before the served one.",
+            autocompletion=complete_revisions,
         ),
     ] = None,
-    latest: Annotated[bool, typer.Option("--latest", help="Serve the newest revision again, and later ones.")] = False,
+    latest: Annotated[bool, typer.Option("--latest", help="Serve the newest revision again, and each later one.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the revision serves.")] = False,
     yes: YesOption = False,
     no_input: NoInputOption = False,
 ) -> None:
     """Serve an earlier revision.
 
-    It stays pinned, also after further trainings, until `ocelli rollback CLASSIFIER --latest`.
+    It stays pinned until `ocelli rollback CLASSIFIER --latest`, even after further trainings.
     """
     if latest and revision is not None:
         raise UsageError("REV and --latest contradict each other; give one of them")
@@ -94,7 +97,7 @@ def _find_earlier(details: Details) -> str:
 
 
 def approve(session: Session, classifier: ClassifierArgument, revision: RevisionArgument, wait: WaitOption = False) -> None:
-    """Let a revision serve that waits for approval."""
+    """Approve a revision that waits for approval, so that it serves."""
     with session.connect() as ocelli:
         changed = ocelli.approve(ocelli.resolve(classifier).classifier_id, revision)
         finish_change(session, ocelli, changed, wait=wait)
@@ -107,13 +110,13 @@ def retrain(session: Session, classifier: ClassifierArgument, wait: WaitOption =
 
 
 def suspend(session: Session, classifier: ClassifierArgument) -> None:
-    """Train nothing until `resume`; new images are only checked."""
+    """Pause trainings until `ocelli resume`; new images are only checked."""
     with session.connect() as ocelli:
         print_outcome(session.output, ocelli.suspend(ocelli.resolve(classifier).classifier_id))
 
 
 def resume(session: Session, classifier: ClassifierArgument, wait: WaitOption = False) -> None:
-    """Train again after `suspend`."""
+    """Resume trainings after `ocelli suspend`."""
     with session.connect() as ocelli:
         finish_change(session, ocelli, ocelli.resume(ocelli.resolve(classifier).classifier_id), wait=wait)
 
@@ -123,13 +126,13 @@ def compare(
     classifier: ClassifierArgument,
     old: RevisionArgument,
     new: RevisionArgument,
-    limit: Annotated[int, typer.Option(help="How many images are listed of each kind.", min=0)] = 20,
+    limit: Annotated[int, typer.Option(help="How many images of each kind to list.", min=0)] = 20,
 ) -> None:
     """Compare two revisions, image by image.
 
     Shows what the second revision does better and worse than the first.
 
-    The scores come from heads that did not learn from the image.
+    Each image is judged by heads that did not learn from it.
     """
     with session.connect() as ocelli:
         document = ocelli.compare(ocelli.resolve(classifier).classifier_id, new, old)
@@ -160,8 +163,6 @@ def _read_pair(values: dict[str, Any], old: str, new: str) -> tuple[Any, Any]:
     return values.get(old, listed[-1]), values.get(new, listed[0])
 
 
-def _value(accuracy: Any) -> str:
-    if isinstance(accuracy, dict):
-        parsed = Accuracy.parse(accuracy)
-        return "-" if parsed is None else percent(parsed.value)
-    return "-" if accuracy is None else percent(accuracy)
+def _value(document: Any) -> str:
+    accuracy = Accuracy.parse(document)
+    return "-" if accuracy is None else percent(accuracy.value)

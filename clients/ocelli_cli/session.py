@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from ocelli_cli.config_file import ConfigFile, Context, find_config_path, find_readers, load_config_file
+from ocelli_cli.config_file import ConfigFile, Context, find_config_path, is_readable_by_others, load_config_file
 from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.output import Output
 from ocelli_client import LoginError, NotFoundError, Ocelli, OcelliError, WaitTimeoutError
@@ -49,7 +49,7 @@ class Session:
         if stored is None and name is not None and name != config.current:
             known = ", ".join(config.contexts) or "none"
             raise NotFoundError(404, f'There is no context "{name}" in {config.path} (known: {known}); run `ocelli login`')
-        if stored is not None and find_readers(config.path):
+        if stored is not None and is_readable_by_others(config.path):
             self.output.warn(f"{config.path} can be read by others; run: chmod 600 {config.path}")
         context = self._override(stored)
         if context is None:
@@ -117,12 +117,12 @@ def check_confirmed(question: str, *, yes: bool, no_input: bool) -> None:
     """Ask a person, unless `--yes` has answered.
 
     Raises:
-        UsageError: nobody can be asked.
+        UsageError: there is no terminal, or `--no-input` is given.
         DeclinedError: the answer is no.
     """
     if yes:
         return
     if not can_ask(no_input=no_input):
-        raise UsageError(f"{question} Nobody can be asked; repeat the command with --yes")
+        raise UsageError(f"{question} There is no terminal to answer on; repeat the command with --yes")
     if not typer.confirm(question, err=True):
         raise DeclinedError("Nothing was changed")

@@ -1,4 +1,4 @@
-"""Waiting for a training, with a bar where someone watches."""
+"""Waiting for a training, with a bar on a terminal."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def wait_for_training(session: Session, ocelli: Ocelli, details: Details) -> Det
 
 
 def wait_until(session: Session, ocelli: Ocelli, classifier_id: str, until: Callable[[Card], bool]) -> Details:
-    """The classifier once something holds."""
-    with session.output.progress(description="waiting") as bar:
+    """The classifier once `until` is true of it."""
+    with session.output.progress("waiting") as bar:
 
         def show(details: Details) -> None:
             progress = details.progress

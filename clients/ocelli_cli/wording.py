@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from ocelli_client import Accuracy, Card
-from ocelli_client.texts import count as count
+from ocelli_client.texts import count
 
 
 def describe_status(card: Card) -> str:

@@ -133,7 +133,7 @@ def get_report(classifier_id: str) -> Call[bytes]:
 
 
 def get_export(classifier_id: str, export_format: ExportFormat) -> Call[bytes]:
-    """The model that is served, or what it was made from."""
+    """The model that is served, or its bill of materials."""
     return _download(classifier_id, export_format.path)
 
 
@@ -169,12 +169,6 @@ def store_upload(classifier_id: str, sha256: str, content: Content) -> Call[Docu
 def create_classifier(definition: Mapping[str, Any]) -> Call[Details]:
     """Create a classifier from stored uploads; the same again answers with the same classifier."""
     return Call(method="POST", path=CLASSIFIERS, document=definition, parse=_parse_card)
-
-
-def get_token(api_key: str) -> Call[Document]:
-    """Swap an API key for a bearer token."""
-    form = {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": api_key, "response_type": "cloud_iam"}
-    return Call(method="POST", path="/identity/token", form=form, parse=parse_document)
 
 
 def _format(value: Any) -> str:

@@ -13,7 +13,7 @@ import httpx
 
 from ocelli_client import api
 from ocelli_client.api import LATEST, SERVED, ExportFormat, Removal
-from ocelli_client.calls import Call, Pause, Procedure
+from ocelli_client.calls import Call, Pause, Procedure, check
 from ocelli_client.cards import Card, Correction, Details, Document
 from ocelli_client.classification import Question, classify
 from ocelli_client.connection import Connection
@@ -75,13 +75,13 @@ class AsyncOcelli:
                 advance = procedure.send
 
     async def events(self, classifier_id: str | None = None) -> AsyncIterator[Event]:
-        """Changes as they happen, until the gateway ends the stream; then list again and follow anew."""
+        """Changes as they happen, until the gateway ends the stream; then list and follow again."""
         reader = EventReader()
         try:
             async with self._http.stream(**build_event_request(classifier_id)) as response:
                 if not response.is_success:
                     await response.aread()
-                reader.check(response)
+                check(response)
                 async for line in response.aiter_lines():
                     for event in reader.read_line(line):
                         yield event
@@ -115,7 +115,7 @@ class AsyncOcelli:
         return await self.run(classify(Question.build(classifier_ids, threshold), [Path(file) for file in files]))
 
     async def create(self, name: str, examples: Examples | ClassPaths, options: Creation | None = None) -> Details:
-        """Create a classifier. What a lost connection interrupts goes on."""
+        """Create a classifier. An upload is resumed after a lost connection."""
         return await self.run(create(name, build_given_examples(examples), options or Creation()))
 
     async def add(self, classifier_id: str, examples: Examples | ClassPaths, on_transfer: OnTransfer | None = None) -> Details:
@@ -123,7 +123,7 @@ class AsyncOcelli:
         return await self.run(add(classifier_id, build_given_examples(examples), on_transfer))
 
     async def remove(self, classifier_id: str, removal: Removal) -> Details:
-        """Take classes or uploads away, which retrains."""
+        """Remove classes, uploads or negative examples, which retrains."""
         return await self.send(api.change_classifier(classifier_id, "remove", removal.to_json()))
 
     async def correct(self, classifier_id: str, corrections: Sequence[Correction], *, dry_run: bool = False) -> Document:
@@ -131,7 +131,7 @@ class AsyncOcelli:
         return await self.send(api.correct_images(classifier_id, corrections, dry_run=dry_run))
 
     async def approve(self, classifier_id: str, revision: str) -> Details:
-        """Let a revision serve that waits for approval."""
+        """Approve a revision that waits for approval, so that it serves."""
         return await self.send(api.change_classifier(classifier_id, "approve", {"revision": revision}))
 
     async def pin(self, classifier_id: str, revision: str) -> Details:
@@ -186,10 +186,9 @@ class AsyncOcelli:
         """The newest report on the images, as HTML."""
         return await self.send(api.get_report(classifier_id))
 
-    async def export(self, classifier_id: str, export_format: ExportFormat, path: Path) -> None:
-        """Write the served model, or what it was made from, to a file."""
-        content = await self.send(api.get_export(classifier_id, export_format))
-        await anyio.Path(path).write_bytes(content)
+    async def export(self, classifier_id: str, export_format: ExportFormat) -> bytes:
+        """The served model, or its bill of materials."""
+        return await self.send(api.get_export(classifier_id, export_format))
 
 
 def _advance(advance: Any, value: Any) -> tuple[bool, Any]:

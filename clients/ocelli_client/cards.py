@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,7 +82,8 @@ class Card:
 
     @classmethod
     def parse(cls, document: Document) -> Card:
-        return cls(**_read_card(document))
+        with _complete_description():
+            return cls(**_read_card(document))
 
 
 _OPTIONAL = (
@@ -100,17 +102,22 @@ _OPTIONAL = (
 
 
 def _read_card(document: Document) -> dict[str, Any]:
+    return {
+        **{name: document[name] for name in ("classifier_id", "name", "status")},
+        **{name: document.get(name) for name in _OPTIONAL},
+        "writable": document.get("writable", True),
+        "suspended": document.get("suspended", False),
+        "built_in": document.get("built_in", False),
+        "accuracy": Accuracy.parse(document.get("accuracy")),
+        "progress": Progress.parse(document.get("progress")),
+        "raw": document,
+    }
+
+
+@contextmanager
+def _complete_description() -> Iterator[None]:
     try:
-        return {
-            **{name: document[name] for name in ("classifier_id", "name", "status")},
-            **{name: document.get(name) for name in _OPTIONAL},
-            "writable": document.get("writable", True),
-            "suspended": document.get("suspended", False),
-            "built_in": document.get("built_in", False),
-            "accuracy": Accuracy.parse(document.get("accuracy")),
-            "progress": Progress.parse(document.get("progress")),
-            "raw": document,
-        }
+        yield
     except (KeyError, TypeError, AttributeError) as error:
         raise AnswerError(f"The gateway's description of a classifier lacks {error}; its version may be too old") from error
 
@@ -160,7 +167,7 @@ class Condition:
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """An image with another class than its source says; the empty class drops it."""
+    """An image with another class than its source says. An empty class drops it, None removes the correction."""
 
     image: str
     class_name: str | None
@@ -185,10 +192,9 @@ class Details(Card):
 
     @classmethod
     def parse(cls, document: Document) -> Details:
-        card = _read_card(document)
-        try:
+        with _complete_description():
             return cls(
-                **card,
+                **_read_card(document),
                 classes=tuple(
                     ClassExamples(class_name=item["class"], sources=_read_sources(item.get("sources", ())))
                     for item in document.get("classes", ())
@@ -206,8 +212,6 @@ class Details(Card):
                 pinned_revision=document.get("pinned_revision"),
                 manifest=document.get("manifest"),
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise AnswerError(f"The gateway's description of a classifier lacks {error}; its version may be too old") from error
 
 
 def parse_corrections(items: Any) -> tuple[Correction, ...]:

@@ -13,10 +13,11 @@ from ocelli_client.api import V3_VERSION
 from ocelli_client.calls import Call, Procedure, parse_document
 from ocelli_client.errors import OcelliError, RefusedError
 from ocelli_client.folders import shown_name
+from ocelli_client.image_files import MEGABYTE
 from ocelli_client.predictions import Classified, ImagePrediction, parse_predictions
 
 IMAGES_LIMIT = 20
-BYTES_LIMIT = 100 * 1024 * 1024
+BYTES_LIMIT = 100 * MEGABYTE
 _FAULTS_OF_IMAGES = ("input_error", "limit_exceeded")
 
 

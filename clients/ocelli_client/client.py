@@ -12,7 +12,7 @@ import httpx
 
 from ocelli_client import api
 from ocelli_client.api import LATEST, SERVED, ExportFormat, Removal
-from ocelli_client.calls import Call, Pause, Procedure, Step
+from ocelli_client.calls import Call, Pause, Procedure, Step, check
 from ocelli_client.cards import Card, Correction, Details, Document
 from ocelli_client.classification import Question, classify
 from ocelli_client.connection import Connection
@@ -78,13 +78,13 @@ class Ocelli:
             return value
 
     def events(self, classifier_id: str | None = None) -> Iterator[Event]:
-        """Changes as they happen, until the gateway ends the stream; then list again and follow anew."""
+        """Changes as they happen, until the gateway ends the stream; then list and follow again."""
         reader = EventReader()
         try:
             with self._http.stream(**build_event_request(classifier_id)) as response:
                 if not response.is_success:
                     response.read()
-                reader.check(response)
+                check(response)
                 for line in response.iter_lines():
                     yield from reader.read_line(line)
         except httpx.TransportError as error:
@@ -117,7 +117,7 @@ class Ocelli:
         return self.run(classify(Question.build(classifier_ids, threshold), [Path(file) for file in files]))
 
     def create(self, name: str, examples: Examples | ClassPaths, options: Creation | None = None) -> Details:
-        """Create a classifier. What a lost connection interrupts goes on."""
+        """Create a classifier. An upload is resumed after a lost connection."""
         return self.run(create(name, build_given_examples(examples), options or Creation()))
 
     def add(self, classifier_id: str, examples: Examples | ClassPaths, on_transfer: OnTransfer | None = None) -> Details:
@@ -125,7 +125,7 @@ class Ocelli:
         return self.run(add(classifier_id, build_given_examples(examples), on_transfer))
 
     def remove(self, classifier_id: str, removal: Removal) -> Details:
-        """Take classes or uploads away, which retrains."""
+        """Remove classes, uploads or negative examples, which retrains."""
         return self.send(api.change_classifier(classifier_id, "remove", removal.to_json()))
 
     def correct(self, classifier_id: str, corrections: Sequence[Correction], *, dry_run: bool = False) -> Document:
@@ -133,7 +133,7 @@ class Ocelli:
         return self.send(api.correct_images(classifier_id, corrections, dry_run=dry_run))
 
     def approve(self, classifier_id: str, revision: str) -> Details:
-        """Let a revision serve that waits for approval."""
+        """Approve a revision that waits for approval, so that it serves."""
         return self.send(api.change_classifier(classifier_id, "approve", {"revision": revision}))
 
     def pin(self, classifier_id: str, revision: str) -> Details:
@@ -188,6 +188,6 @@ class Ocelli:
         """The newest report on the images, as HTML."""
         return self.send(api.get_report(classifier_id))
 
-    def export(self, classifier_id: str, export_format: ExportFormat, path: Path) -> None:
-        """Write the served model, or what it was made from, to a file."""
-        path.write_bytes(self.send(api.get_export(classifier_id, export_format)))
+    def export(self, classifier_id: str, export_format: ExportFormat) -> bytes:
+        """The served model, or its bill of materials."""
+        return self.send(api.get_export(classifier_id, export_format))

@@ -36,7 +36,7 @@ class TransferState(StrEnum):
     STORED = "stored"
     """It was stored already."""
     INTERRUPTED = "interrupted"
-    """The connection is lost or the gateway is busy; the upload goes on after a pause."""
+    """The connection is lost or the gateway is busy; the upload resumes after a pause."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Creation:
     """How a classifier is created."""
 
     classifier_id: str | None = None
-    """That of a creation which did not end: it goes on."""
+    """That of an unfinished creation, which is resumed."""
     suspend: bool = False
     """Only check the images, and train nothing."""
     on_id: Callable[[str], None] | None = None
@@ -207,4 +207,4 @@ def _persist(call: Call[T], on_transfer: OnTransfer, patience: Patience) -> Proc
 
 
 def _ignore(transfer: Transfer) -> None:
-    """Nobody watches."""
+    """For callers that do not follow an upload."""

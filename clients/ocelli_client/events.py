@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 
 from ocelli_client.api import EVENTS
-from ocelli_client.calls import check
 from ocelli_client.cards import Card
 
 # The gateway sends a comment every 15 s.
@@ -47,10 +46,6 @@ class EventReader:
 
     _kind: str = "message"
     _data: list[str] = field(default_factory=list)
-
-    def check(self, response: httpx.Response) -> None:
-        """Raise the error of an answer that is not a stream."""
-        check(response)
 
     def read_line(self, line: str) -> Iterator[Event]:
         """The event that this line completes, if it does."""

@@ -128,14 +128,7 @@ def class_name_fault(name: str) -> str | None:
         return "has no name; give it one"
     if len(name) > NAME_LIMIT:
         return f"has a name of {len(name)} characters; at most {NAME_LIMIT} are allowed"
-    bad = next(
-        (
-            character
-            for character in name
-            if character in FORBIDDEN_CHARACTERS or ord(character) < 32 or 127 <= ord(character) < 160
-        ),
-        None,
-    )
+    bad = next(filter(_is_forbidden, name), None)
     if bad is None:
         return None
     return f'contains the character {bad!r}, which is not allowed; rename it, for example to "{allowed_class_name(name)}"'
@@ -143,11 +136,12 @@ def class_name_fault(name: str) -> str | None:
 
 def allowed_class_name(name: str) -> str:
     """The name with an underscore for each character that is not allowed, cut to the limit."""
-    kept = "".join(
-        "_" if character in FORBIDDEN_CHARACTERS or ord(character) < 32 or 127 <= ord(character) < 160 else character
-        for character in name
-    )
+    kept = "".join("_" if _is_forbidden(character) else character for character in name)
     return kept[:NAME_LIMIT].strip() or "_"
+
+
+def _is_forbidden(character: str) -> bool:
+    return character in FORBIDDEN_CHARACTERS or ord(character) < 32 or 127 <= ord(character) < 160
 
 
 def build_examples(examples: Sequence[Example], notices: Sequence[str] = (), on_progress: Progress | None = None) -> Examples:

@@ -108,7 +108,7 @@ def inspect_files(locations: Sequence[FileLocation], on_progress: Progress | Non
     found: list[ImageFile | UnusableFile] = []
     threads = min(_THREADS_LIMIT, os.cpu_count() or 1)
     with warnings.catch_warnings(), ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
-        # Pillow warns below the limit that holds here, and the warning would interrupt a progress bar.
+        # Pillow warns below the limit that applies here, and the warning would interrupt a progress bar.
         warnings.simplefilter("ignore")
         for file in pool.map(inspect_file, locations):
             found.append(file)

@@ -40,7 +40,7 @@ class ImagePrediction:
     def best(self) -> ScoredClass | None:
         """The class with the highest score of the first classifier; None where none reaches the threshold."""
         classes = self.classifiers[0].classes if self.classifiers else ()
-        return max(classes, key=lambda item: item.score, default=None)
+        return classes[0] if classes else None
 
 
 @dataclass(frozen=True, kw_only=True)

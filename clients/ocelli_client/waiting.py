@@ -17,7 +17,7 @@ POLL_SECONDS = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """How long, and who is told of each state on the way."""
+    """How long, until when, and what is called meanwhile."""
 
     timeout_seconds: float | None = None
     on_change: Callable[[Details], None] | None = None
@@ -32,7 +32,7 @@ def has_settled(card: Card) -> bool:
 
 
 def wait(classifier_id: str, options: Wait) -> Procedure[Details]:
-    """The classifier once it has settled.A gateway that does not answer for a while is asked again."""
+    """The classifier once it has settled. A gateway that does not answer for a while is asked again."""
     end = None if options.timeout_seconds is None else time.monotonic() + options.timeout_seconds
     seen: Details | None = None
     patience = Patience()

@@ -1,7 +1,7 @@
 """A list of images and their classes, before any of them is read: what each source of an import gives.
 
 Images are files, or addresses from which they are downloaded. Which classes are renamed, left out or taken as negative examples
-is decided here, so that nothing is downloaded in vain.
+is decided here, so that nothing is downloaded that is not needed.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Line:
 
 
 def _reset(connection: socket.socket) -> None:
-    """Close with a reset: what is under way is lost."""
+    """Close with a reset: what is in flight is lost."""
     try:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     except OSError:

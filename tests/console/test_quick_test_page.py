@@ -124,7 +124,7 @@ def test_the_camera_starts_by_a_click_and_ends_with_the_page(quick_test: Page, s
     assert quick_test.evaluate("window.stream") is None
     quick_test.get_by_role("button", name="Use the camera").click()
     expect(quick_test.get_by_label("What the camera sees")).to_be_visible()
-    quick_test.get_by_role("button", name="Take the image").click()
+    quick_test.get_by_role("button", name="Take an image").click()
     expect(quick_test.get_by_role("article", name="camera 1.jpg")).to_contain_text("returns ring")
     quick_test.get_by_role("link", name="Data").click()
     expect(quick_test.get_by_label("What the camera sees")).not_to_be_attached()

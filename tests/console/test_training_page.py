@@ -1,4 +1,4 @@
-"""The page of training: what is under way, what failed and why, and changes that are made once."""
+"""The page of training: how far it is, what failed and why, and changes that are made once."""
 
 from __future__ import annotations
 

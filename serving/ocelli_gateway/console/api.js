@@ -46,11 +46,6 @@ export class Api {
     return (await this.request("POST", path, { body, type: "application/json", ...options })).json();
   }
 
-  /** Send a FormData, and return the JSON of the answer. */
-  async postForm(path, form, options = {}) {
-    return (await this.request("POST", path, { body: form, ...options })).json();
-  }
-
   async delete(path, options = {}) {
     return (await this.request("DELETE", path, options)).json();
   }

@@ -4,7 +4,6 @@ import { Api, isAborted } from "./api.js";
 import { confirm } from "./dialog.js";
 import { fill, h } from "./dom.js";
 import { LiveClassifiers } from "./events.js";
-import * as formatters from "./format.js";
 import { askAgain, mark, showLogIn } from "./login.js";
 import { errorNotice, notice } from "./notice.js";
 import { show as showClassifiers } from "./pages/classifiers.js";
@@ -109,7 +108,6 @@ function buildContext(current, query) {
     api,
     session,
     live,
-    formatters,
     query,
     announce,
     signal: current.controller.signal,

@@ -89,7 +89,7 @@ export async function show(container, context, id, name = FIRST, ...rest) {
   function drawGone() {
     // Whoever deletes it here knows.
     if (own.isDeleting || gone.childElementCount > 0) return;
-    const text = "This classifier was deleted elsewhere. What you see is the last that was known; nothing can be changed any more.";
+    const text = "This classifier was deleted elsewhere. This page shows its last known state, which can no longer be changed.";
     fill(gone, notice("warning", text, h("a", { href: buildHash(["classifiers"]) }, "All classifiers")));
     context.announce(text);
   }

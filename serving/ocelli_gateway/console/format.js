@@ -10,7 +10,7 @@ const UNITS = [
   ["hour", 3600],
   ["minute", 60],
 ];
-export const UNKNOWN = "–";
+const UNKNOWN = "–";
 
 /** 0.9532 → "95.3 %". */
 export function percent(value, digits = 1) {

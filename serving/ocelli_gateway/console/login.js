@@ -114,5 +114,5 @@ function isWrong(error) {
 function wrongText(withPassword) {
   return withPassword
     ? "The user name or the password is wrong. Ask the operator of this installation if you have none."
-    : "The service does not know this API key. Check that it was copied whole.";
+    : "The service does not know this API key. Check that you copied all of it.";
 }

@@ -11,7 +11,7 @@ export function readOnlyNotice(card, manifest = card.manifest) {
     {},
     notice(
       "info",
-      `${card.managed_by ?? "Another tool"} manages this classifier: a change here would be undone. Change its manifest where it comes from; this is how it reads now.`,
+      `${card.managed_by ?? "Another tool"} manages this classifier, so a change here would be undone. Change the manifest at its source. Its present content:`,
     ),
     manifest === undefined ? null : copyBlock("Manifest", manifest),
   );
@@ -21,5 +21,5 @@ export function readOnlyNotice(card, manifest = card.manifest) {
 export function manifestNotice(error) {
   const manifest = error.body?.manifest;
   if (error.status !== 409 || manifest === undefined) return undefined;
-  return h("div", {}, notice("warning", `${error.message}`), copyBlock("Manifest to commit instead", manifest));
+  return h("div", {}, notice("warning", error.message), copyBlock("Manifest to commit instead", manifest));
 }

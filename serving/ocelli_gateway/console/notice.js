@@ -2,6 +2,9 @@
 
 import { h, icon } from "./dom.js";
 
+/** Errors whose message is a sentence for people. */
+const FOR_PEOPLE = new Set(["RefusedError", "NotReachableError", "ChangedFileError"]);
+
 /** A box with a message. `kind`: "info", "good", "warning" or "bad". `actions` are buttons or links. */
 export function notice(kind, content, ...actions) {
   return h(
@@ -15,12 +18,12 @@ export function notice(kind, content, ...actions) {
 /** The box for an error; `again`, if given, is offered as "Try again". */
 export function errorNotice(error, again) {
   const wait = error.retryAfter ? ` The service asks to wait ${error.retryAfter} s.` : "";
-  const text = error.name === "RefusedError" || error.name === "NotReachableError" ? `${error.message}${wait}` : describe(error);
+  const text = FOR_PEOPLE.has(error.name) ? `${error.message}${wait}` : describe(error);
   return notice("bad", text, ...(again ? [h("button", { type: "button", onclick: again }, "Try again")] : []));
 }
 
 function describe(error) {
   // A fault of the console itself; the browser's console has the rest.
   console.error(error);
-  return `The console failed: ${error.message}. Reload the page; if it fails again, report it with this sentence.`;
+  return `The console failed: ${error.message}. Reload the page; if it fails again, report it with this message.`;
 }

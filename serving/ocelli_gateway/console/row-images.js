@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { RevisionApi } from "./quality/revision-api.js";
+import { decodeJpeg } from "./quality/thumbnails.js";
 
 const IMAGES = 4;
 const CONCURRENT_ROWS = 3;
@@ -64,10 +65,7 @@ export class RowImages {
     const { images } = await revision.get("images", { sort: "least_sure", limit: IMAGES });
     const digests = images.filter((image) => image.thumbnail).map((image) => image.image);
     const files = digests.length === 0 ? {} : await revision.thumbnails(digests);
-    return Object.values(files).map((text) => {
-      const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-      return URL.createObjectURL(new Blob([bytes], { type: "image/jpeg" }));
-    });
+    return Object.values(files).map((text) => URL.createObjectURL(decodeJpeg(text)));
   }
 }
 

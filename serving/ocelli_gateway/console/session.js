@@ -2,8 +2,8 @@
 
 import { NotReachableError, RefusedError, readRefusal, send, SERVICE } from "./api.js";
 
-const RENEW_SECONDS = 120;
 /** A token is renewed so long before it expires. */
+const RENEW_SECONDS = 120;
 const PASSWORD_GRANT = "client_credentials";
 const API_KEY_GRANT = "urn:ibm:params:oauth:grant-type:apikey";
 
@@ -14,13 +14,13 @@ export class Session {
     this._clear();
   }
 
-  /** Whether somebody has logged in, be it that the token has expired since. */
+  /** Whether somebody has logged in, even if the token has expired since. */
   get known() {
     return this.user !== undefined;
   }
 
   /**
-   * Log in: `{user, password}` or `{apiKey}`. Resolves once `user`, `namespace`, `version`, `limits` and `quota` are known.
+   * Log in: `{user, password}` or `{apiKey}`. Resolves once `user`, `namespace` and `facts` (the answer of the API) are known.
    * Raises RefusedError (also where another user logs in again) and NotReachableError.
    */
   async logIn(credentials) {
@@ -29,7 +29,7 @@ export class Session {
     if (!response.ok) throw await readRefusal(response);
     const facts = await response.json();
     if (this.known && facts.user !== this.user) {
-      throw new RefusedError(403, { error: `This page belongs to ${this.user}; log out first to become somebody else.` });
+      throw new RefusedError(403, { error: `This page belongs to ${this.user}; log out first to log in as another user.` });
     }
     this._tokens = tokens;
     this.user = facts.user;

@@ -13,7 +13,7 @@ _PIECE = 4096
 
 
 class BrokenConnection:
-    """Works until it is told to fail; each fault happens once, except stalling, which lasts until `work`."""
+    """Works until a fault is set; each fault happens once, except stalling, which lasts until `work`."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -43,7 +43,7 @@ class BrokenConnection:
         self._cut_upload = number
 
     def stall_upload(self, number: int) -> None:
-        """From the upload of this number on, nothing goes on."""
+        """From the upload of this number on, nothing is passed on."""
         self._stall_upload = number
 
     def cut_answer(self, request: str) -> None:

@@ -128,7 +128,7 @@ def test_without_an_earlier_revision_rollback_exits_with_1(anna: CommandLine, cl
     assert "has no earlier revision that is stored" in run.err
 
 
-def test_a_rollback_can_be_waited_for(anna: CommandLine, stage: Stage, client: V3Client) -> None:
+def test_waiting_for_a_rollback_ends_with_the_timeout(anna: CommandLine, stage: Stage, client: V3Client) -> None:
     served(stage, client, "awaited")
     run = anna.run("rollback", "awaited", "--yes", "--wait", "--timeout", "0.3")
     assert (run.code, run.out) == (6, "")

@@ -142,7 +142,7 @@ def test_a_repeated_create_sends_only_what_is_missing(
     assert "repeat the command" in stopped.err
     broken.work()
     run = anna.succeed("create", "terns", str(birds), "-o", "json", OCELLI_URL=broken.address)
-    assert run.err.startswith("Going on with the unfinished creation of terns")
+    assert run.err.startswith("Resuming the unfinished creation of terns")
     assert broken.uploads == 3
     assert count_uploads(stage, run.document["classifier_id"]) == 2
     listed = client.http.get("/v3/classifiers").json()["classifiers"]
@@ -206,4 +206,4 @@ def test_remove_leaves_two_sets(anna: CommandLine, client: V3Client) -> None:
     client.ready("small")
     run = anna.run("remove", "small", "--class", "owl", "--yes")
     assert (run.code, run.out) == (1, "")
-    assert "Error: " in run.err
+    assert "needs at least two example sets" in run.err

@@ -90,9 +90,9 @@ export class ExampleEditor {
       h(
         "p",
         { class: "muted" },
-        "A folder named ",
+        "Put images of none of the classes, such as empty streets for cars, into a folder named ",
         h("i", {}, "negatives"),
-        " has images of none of the classes, such as empty streets for cars: they teach the classifier when to answer nothing.",
+        ": they teach the classifier when no class fits.",
       ),
       h(
         "div",

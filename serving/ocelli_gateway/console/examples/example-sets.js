@@ -4,7 +4,7 @@ import { count } from "../format.js";
 import { checkImage } from "./image-check.js";
 import { compareText } from "./zip-writer.js";
 
-export const LEAST_IMAGES = 10;
+const LEAST_IMAGES = 10;
 const NAME_LIMIT = 128;
 const FORBIDDEN = "$*-{}\\|/'\"`[]";
 const CONCURRENT_CHECKS = 4;
@@ -134,7 +134,7 @@ function place(set, file) {
 }
 
 /** A name that the service allows, made of the name of a folder. */
-export function cleanName(name) {
+function cleanName(name) {
   return [...name].map((character) => (isForbidden(character) ? "_" : character)).join("").slice(0, NAME_LIMIT).trim();
 }
 

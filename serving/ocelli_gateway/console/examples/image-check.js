@@ -2,7 +2,7 @@
 
 import { sumBuffer } from "./checksum.js";
 
-export const IMAGE_BYTES_LIMIT = 10 << 20;
+const IMAGE_BYTES_LIMIT = 10 << 20;
 const SIDE_LIMIT = 10;
 const PIXELS_LIMIT = 100_000_000;
 const PNG = "89504e470d0a1a0a";
@@ -23,7 +23,7 @@ export async function checkImage({ name, content }) {
     if (blob.size > IMAGE_BYTES_LIMIT) return { name, reason: "has more than 10 MB" };
     buffer = await blob.arrayBuffer();
   } catch (error) {
-    return { name, reason: error.name === "ZipError" ? error.message.slice(error.message.lastIndexOf(name) + name.length + 1) : "cannot be read" };
+    return { name, reason: error.fact ?? "cannot be read" };
   }
   const reason = await findFault(buffer);
   if (reason !== undefined) return { name, reason };

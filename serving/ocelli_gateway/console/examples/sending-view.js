@@ -1,4 +1,4 @@
-// What is under way while examples are sent, and what is left.
+// How far the sending of examples is, and what is left.
 
 import { fill, h } from "../dom.js";
 import { bytes, count, duration } from "../format.js";
@@ -9,10 +9,10 @@ export function buildSendingView({ onTryNow, onStop }) {
   const title = h("h2", { tabindex: "-1" });
   const bar = h("progress", { max: 1, value: 0, "aria-label": "Examples sent" });
   const left = h("p", { class: "muted" });
-  const told = h("p", { class: "hidden-text", role: "status" });
+  const spoken = h("p", { class: "hidden-text", role: "status" });
   const waiting = h("div", { "aria-live": "polite" });
   const stop = h("button", { type: "button", onclick: onStop }, "Stop");
-  const element = h("section", { class: "card sending" }, title, bar, left, told, waiting, h("div", { class: "actions" }, stop));
+  const element = h("section", { class: "card sending" }, title, bar, left, spoken, waiting, h("div", { class: "actions" }, stop));
   let ticking;
 
   function draw(state) {
@@ -23,14 +23,14 @@ export function buildSendingView({ onTryNow, onStop }) {
     bar.value = packing ? state.packed : state.sentBytes;
     setText(left, packing ? `${count(state.zips, "zip")}, ${bytes(state.bytes)}` : describeLeft(state));
     // Not the bytes: they change too often to be read aloud.
-    setText(told, packing ? "" : `${state.sentZips} of ${count(state.zips, "zip")} stored.`);
+    setText(spoken, packing ? "" : `${state.sentZips} of ${count(state.zips, "zip")} stored.`);
     if (state.waitUntil === undefined) return fill(waiting);
     const seconds = h("span", {});
     const tick = () => setText(seconds, `Trying again in ${duration((state.waitUntil - Date.now()) / 1000)}.`);
     tick();
     ticking = setInterval(tick, 1000);
     const again = h("button", { type: "button", class: "small", onclick: onTryNow }, "Try now");
-    return fill(waiting, notice("warning", [`${state.waitReason} What is stored stays stored. `, seconds], again));
+    return fill(waiting, notice("warning", [`${state.waitReason} What is already stored is kept. `, seconds], again));
   }
 
   return { element, draw, focus: () => title.focus(), close: () => clearInterval(ticking) };

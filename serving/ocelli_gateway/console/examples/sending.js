@@ -10,10 +10,10 @@ const LONGEST_DELAY_MS = 30000;
 const PASSING = new Set([408, 429, 500, 502, 503, 504]);
 
 /** An image can no longer be read: it was moved, changed or deleted since it was dropped. */
-export class ChangedFileError extends Error {
+class ChangedFileError extends Error {
   constructor(set) {
     super(`An image of ${titleOf(set)} can no longer be read. It was moved or changed; drop the folder again.`);
-    this.name = "RefusedError";
+    this.name = "ChangedFileError";
   }
 }
 
@@ -30,17 +30,20 @@ export class Sending {
     this.state = { step: "packing", packed: 0, bytes: 0, sentBytes: 0, zips: 0, sentZips: 0, stored: 0 };
   }
 
-  /** Send all sets of the classifier; resolves with {classes: [{class, uploads}], negative_examples: [digest]} for the API. */
-  async send(classifierId, sets) {
+  /**
+   * Send all sets of the classifier, and call `onStored()` after each zip. Resolves with {classes: [{class, uploads}],
+   * negative_examples: [digest]} for the API.
+   */
+  async send(classifierId, sets, onStored = () => {}) {
     const zips = await this._pack(sets);
     const path = `/ocelli/v1/uploads/${encodeURIComponent(classifierId)}`;
-    const { uploads } = await this._persist(() => this._api.get(path, {}, { signal: this._signal }));
+    const { uploads } = await this.persist(() => this._api.get(path, {}, { signal: this._signal }));
     const stored = new Set(uploads.map((upload) => upload.sha256));
     this._set({ step: "sending", stored: zips.filter((zip) => stored.has(zip.sha256)).length });
     for (const zip of zips) {
       const before = this.state.sentBytes;
       if (!stored.has(zip.sha256)) {
-        await this._persist(async () => {
+        await this.persist(async () => {
           const onProgress = (bytes) => this._set({ sentBytes: before + Math.min(bytes, zip.blob.size) });
           onProgress(0);
           try {
@@ -54,14 +57,10 @@ export class Sending {
         stored.add(zip.sha256);
       }
       this._set({ sentBytes: before + zip.blob.size, sentZips: this.state.sentZips + 1 });
+      onStored();
     }
     this._set({ step: "sent" });
     return describe(sets, zips);
-  }
-
-  /** Run a request until it is answered: again after every lost connection, with longer and longer waits. */
-  async persist(request) {
-    return this._persist(request);
   }
 
   /** Do not wait any longer before the next try. */
@@ -88,7 +87,8 @@ export class Sending {
     return zips;
   }
 
-  async _persist(request) {
+  /** Run a request until it is answered: again after every lost connection, with longer and longer waits. */
+  async persist(request) {
     let delay = FIRST_DELAY_MS;
     for (;;) {
       try {
@@ -109,19 +109,16 @@ export class Sending {
   _wait(milliseconds) {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(done, milliseconds);
-      const left = () => {
-        clearTimeout(timer);
-        reject(new DOMException("left", "AbortError"));
-      };
+      const signal = this._signal;
       this._wake = done;
       addEventListener("online", done);
-      this._signal.addEventListener("abort", left);
-      const self = this;
+      signal.addEventListener("abort", done);
       function done() {
         clearTimeout(timer);
         removeEventListener("online", done);
-        self._signal.removeEventListener("abort", left);
-        resolve();
+        signal.removeEventListener("abort", done);
+        if (signal.aborted) reject(new DOMException("left", "AbortError"));
+        else resolve();
       }
     });
   }

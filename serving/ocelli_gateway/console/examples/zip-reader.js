@@ -12,6 +12,7 @@ const DEFLATED = 8;
 export class ZipError extends Error {
   constructor(name, fact) {
     super(`${name} ${fact}`);
+    this.fact = fact;
     this.name = "ZipError";
   }
 }

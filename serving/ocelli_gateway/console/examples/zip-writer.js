@@ -2,7 +2,7 @@
 // an upload that was interrupted finds what is stored.
 
 const MEGABYTE = 1 << 20;
-export const ZIP_BYTES_LIMIT = 100 * MEGABYTE;
+const ZIP_BYTES_LIMIT = 100 * MEGABYTE;
 const ZIP_IMAGES_LIMIT = 10_000;
 /** A local header and an entry of the directory. */
 const ENTRY_BYTES = 30 + 46 + 2 * 32;

@@ -1,18 +1,19 @@
 // All classifiers, live. Search and filters are part of the address.
 
 import { fill, h, icon, newId } from "../dom.js";
+import { ago, count, date, duration, interval, percent } from "../format.js";
 import { errorNotice } from "../notice.js";
 import { buildHash } from "../router.js";
 import { RowImages } from "../row-images.js";
-import { stateOf, statusBadge } from "../status.js";
+import { statusBadge } from "../status.js";
 
-const CHUNK = 100;
 /** Rows that are drawn at first; more follow when the end of the list comes near. */
+const CHUNK = 100;
 const STATES = { ready: "Ready", training: "Training", failed: "Failed", waiting: "Waits for you" };
 const ORDERS = { activity: "Newest activity", name: "Name", accuracy: "Lowest accuracy" };
 
 export async function show(container, context) {
-  const { live, query, formatters } = context;
+  const { live, query } = context;
   const filters = { search: query.get("search") ?? "", state: query.get("state") ?? "", order: query.get("order") ?? "" };
   const rows = new Map();
   const images = new RowImages(context.api, context.signal);
@@ -87,7 +88,7 @@ export async function show(container, context) {
     const cards = visible();
     const shown = cards.slice(0, drawn);
     const all = live.cards.size;
-    const text = cards.length === all ? formatters.count(all, "classifier") : `${cards.length} of ${formatters.count(all, "classifier")}`;
+    const text = cards.length === all ? count(all, "classifier") : `${cards.length} of ${count(all, "classifier")}`;
     if (found.textContent !== text) fill(found, all === 0 ? "" : text);
     if (all === 0) return drawEmpty();
     const wanted = new Set(shown.map((card) => card.classifier_id));
@@ -100,7 +101,7 @@ export async function show(container, context) {
         rows.set(card.classifier_id, row);
       }
       // Only what changed is drawn again, so that the focus and what a screen reader reads stay where they are.
-      if (row.card !== card) drawRow(row, card, formatters, images);
+      if (row.card !== card) drawRow(row, card, images);
       if (list.children[place] !== row.element) list.insertBefore(row.element, list.children[place] ?? null);
     });
   }
@@ -128,7 +129,7 @@ export async function show(container, context) {
   }
 }
 
-function drawRow(row, card, formatters, images) {
+function drawRow(row, card, images) {
   const focused = row.element.contains(document.activeElement);
   const accuracy = card.accuracy;
   fill(
@@ -146,16 +147,16 @@ function drawRow(row, card, formatters, images) {
         "div",
         { class: "sub" },
         card.classifier_id,
-        card.class_count === undefined ? "" : ` · ${formatters.count(card.class_count, "class", "classes")}`,
+        card.class_count === undefined ? "" : ` · ${count(card.class_count, "class", "classes")}`,
       ),
     ),
     images.build(card),
-    card.progress === undefined ? qualityOf(accuracy, formatters) : progressOf(card, formatters),
+    card.progress === undefined ? qualityOf(accuracy) : progressOf(card),
     h(
       "div",
       { class: "owner" },
       h("div", {}, card.writable ? card.managed_by : [icon("lock"), ` ${card.managed_by ?? "read-only"}`]),
-      h("time", { datetime: card.updated, title: formatters.date(card.updated) }, formatters.ago(card.updated)),
+      h("time", { datetime: card.updated, title: date(card.updated) }, ago(card.updated)),
     ),
     card.status === "failed" && card.explanation ? h("p", { class: "explanation" }, card.explanation) : null,
   );
@@ -163,35 +164,35 @@ function drawRow(row, card, formatters, images) {
   if (focused) row.element.querySelector("a")?.focus();
 }
 
-function qualityOf(accuracy, formatters) {
+function qualityOf(accuracy) {
   if (accuracy?.value === undefined) return h("div", { class: "quality muted" }, "not measured yet");
-  const range = formatters.interval(accuracy);
+  const range = interval(accuracy);
   return h(
     "div",
     { class: "quality" },
-    h("div", {}, h("strong", {}, formatters.percent(accuracy.value)), " accurate"),
+    h("div", {}, h("strong", {}, percent(accuracy.value)), " accurate"),
     h(
       "div",
       { class: "sub" },
-      [range, accuracy.images === undefined ? "" : `on ${formatters.count(accuracy.images, "image")}`].filter(Boolean).join(" "),
+      [range, accuracy.images === undefined ? "" : `on ${count(accuracy.images, "image")}`].filter(Boolean).join(" "),
     ),
   );
 }
 
-function progressOf(card, formatters) {
-  const { percent = 0, stage } = card.progress;
-  const left = timeLeft(card.progress, formatters);
+function progressOf(card) {
+  const { percent: done = 0, stage } = card.progress;
+  const left = timeLeft(card.progress);
   return h(
     "div",
     { class: "progress-line" },
-    h("div", { class: "sub" }, [stage, `${percent} %`, left].filter(Boolean).join(" · ")),
-    h("progress", { max: 100, value: percent, "aria-label": `Training of ${card.name}` }),
+    h("div", { class: "sub" }, [stage, `${done} %`, left].filter(Boolean).join(" · ")),
+    h("progress", { max: 100, value: done, "aria-label": `Training of ${card.name}` }),
   );
 }
 
-function timeLeft(progress, formatters) {
+function timeLeft(progress) {
   const end = Date.parse(progress.estimated_completion);
-  return Number.isNaN(end) || end < Date.now() ? "" : `${formatters.duration((end - Date.now()) / 1000)} left`;
+  return Number.isNaN(end) || end < Date.now() ? "" : `${duration((end - Date.now()) / 1000)} left`;
 }
 
 function choice(label, options, value, chosen) {
@@ -209,7 +210,7 @@ function matches(card, words, state) {
 
 function isIn(card, state) {
   if (state === "training") return card.status === "training" || card.status === "retraining";
-  if (state === "waiting") return card.awaits_approval !== undefined || stateOf(card).kind === "quiet";
+  if (state === "waiting") return card.awaits_approval !== undefined || card.suspended === true;
   return card.status === state;
 }
 

@@ -5,6 +5,7 @@ import { count, interval, percent } from "../format.js";
 import { errorNotice, notice } from "../notice.js";
 import { CorrectedPage } from "../quality/corrected-page.js";
 import { nameOf } from "../quality/numbers.js";
+import { panel } from "../quality/panel.js";
 import { ImageReview } from "../quality/review.js";
 import { chooseRevision, resolveRevision, revisionPicker } from "../quality/revision-picker.js";
 import { buildHash } from "../router.js";
@@ -89,7 +90,7 @@ function buildList(page, answer, { name, revision, other }) {
   const title =
     name === "better" ? `Better: right in ${revision}, wrong in ${other}` : `Worse: wrong in ${revision}, right in ${other}`;
   if (items.length === 0) {
-    return { element: h("section", { class: "panel" }, h("h2", {}, title), h("p", {}, "No image.")) };
+    return { element: panel(title, h("p", {}, "No image.")) };
   }
   const review = new ImageReview({
     page,
@@ -108,7 +109,7 @@ function buildList(page, answer, { name, revision, other }) {
     })),
   );
   const limit = total > items.length ? h("p", { class: "hint" }, `The first ${items.length} of ${total}.`) : null;
-  return { review, element: h("section", { class: "panel" }, h("h2", {}, title), limit, review.element) };
+  return { review, element: panel(title, limit, review.element) };
 }
 
 function caption(item) {

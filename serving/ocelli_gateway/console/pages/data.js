@@ -6,7 +6,7 @@ import { count, number } from "../format.js";
 import { errorNotice, notice } from "../notice.js";
 import { CorrectedPage } from "../quality/corrected-page.js";
 import { FindingTabs } from "../quality/finding-tabs.js";
-import { scrolling } from "../quality/numbers.js";
+import { panel, scrolling } from "../quality/panel.js";
 import { resolveRevision, revisionPicker } from "../quality/revision-picker.js";
 import { buildHash } from "../router.js";
 
@@ -35,8 +35,8 @@ export async function show(container, context, classifierId, asked) {
     body,
     explanationOf(classifier),
     faults(report),
-    section("Images", summary(report), scrolling("Images of each class", setsTable(report.sets))),
-    section("Images to look at", tabs.element),
+    panel("Images", summary(report), scrolling("Images of each class", setsTable(report.sets))),
+    panel("Images to look at", tabs.element),
     skippedFiles(report.sets),
   );
   return () => {
@@ -49,10 +49,6 @@ export async function show(container, context, classifierId, asked) {
 function revisionsOf(classifier) {
   const all = [classifier.current_revision, classifier.training_revision, ...classifier.history.map((entry) => entry.revision)];
   return [...new Set(all.filter(Boolean))];
-}
-
-function section(title, ...children) {
-  return h("section", { class: "panel" }, h("h2", {}, title), ...children);
 }
 
 function explanationOf(classifier) {
@@ -113,9 +109,9 @@ function skippedFiles(sets) {
   const limit = total > skipped.length ? ` The first ${skipped.length} of ${total}.` : "";
   const heads = ["File", "Class", "Why"].map((text) => h("th", { scope: "col" }, text));
   const rows = skipped.map((file) => h("tr", {}, [file.name, setName(file), file.reason].map((text) => h("td", {}, text))));
-  return section(
+  return panel(
     "Files that were left out",
-    h("p", { class: "hint" }, `Mend or replace them, and add them again.${limit}`),
+    h("p", { class: "hint" }, `Repair or replace them, and add them again.${limit}`),
     scrolling("Files that were left out", h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows))),
   );
 }

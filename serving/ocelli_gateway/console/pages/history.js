@@ -30,14 +30,14 @@ export async function show(container, context, id) {
         ? null
         : notice(
             "info",
-            [`The revision `, h("code", {}, card.pinned_revision), ` is pinned: it is served, whatever is trained.`],
+            ["Revision ", h("code", {}, card.pinned_revision), " is pinned: it is served even after further trainings."],
             card.writable ? button("Unpin it", "unpin", {}, "unpin") : null,
           ),
       card.writable ? null : readOnlyNotice(card),
     );
     const entries = card.history ?? [];
     if (entries.length === 0) {
-      fill(list, h("div", { class: "empty" }, h("h2", {}, "Nothing is trained yet"), h("p", {}, "Each training adds a revision here, with its accuracy.")));
+      fill(list, h("div", { class: "empty" }, h("h2", {}, "No revision yet"), h("p", {}, "Each training adds a revision here, with its accuracy.")));
       return;
     }
     fill(list, h("ol", { class: "revisions" }, entries.map((entry, place) => row(card, entry, entries[place + 1]))));
@@ -104,7 +104,7 @@ export async function show(container, context, id) {
     try {
       const details = await context.api.post(`${path}/${action}`, body, { signal: context.signal });
       busy = false;
-      context.announce({ pin: `The revision ${body.revision} is pinned and will be served.`, unpin: "Unpinned.", approve: "Approved." }[action]);
+      context.announce({ pin: `Revision ${body.revision} is pinned and will be served.`, unpin: "Unpinned.", approve: "Approved." }[action]);
       context.update(details);
     } catch (error) {
       if (isAborted(error)) return;

@@ -1,13 +1,11 @@
 // A new classifier from folders of images.
 
-import { isAborted } from "../api.js";
 import { fill, h, newId } from "../dom.js";
 import { dropDraft, keepDraft, listDrafts, renewDraft } from "../examples/drafts.js";
 import { ExampleEditor } from "../examples/example-editor.js";
-import { Sending } from "../examples/sending.js";
-import { buildSendingView } from "../examples/sending-view.js";
-import { ago, bytes, count } from "../format.js";
-import { errorNotice, notice } from "../notice.js";
+import { SendingForm } from "../examples/sending-form.js";
+import { ago } from "../format.js";
+import { notice } from "../notice.js";
 import { buildHash } from "../router.js";
 
 export async function show(container, context) {
@@ -19,40 +17,25 @@ export async function show(container, context) {
     placeholder: "Dogs",
     oninput: () => {
       context.setQuery({ name: name.value });
-      drawReady();
+      form.draw();
     },
   });
   const drafts = h("div", {});
-  const problem = h("div", {});
-  const ready = h("div", { class: "muted", role: "status" });
-  const button = h("button", { type: "button", class: "primary", onclick: create }, "Create and train");
-  const foot = h("div", { class: "card foot" }, ready, h("div", { class: "actions" }, button));
-  const editor = new ExampleEditor({ signal: context.signal, announce: context.announce, onChange: drawReady });
-  const progress = h("div", {});
-  let controller;
-  let done = false;
-  let tried = false;
+  const editor = new ExampleEditor({ signal: context.signal, announce: context.announce, onChange: () => form.draw() });
+  const form = new SendingForm({ context, editor, action: "Create and train", problems, send });
   fill(
     container,
     h("h1", { tabindex: "-1" }, "New classifier"),
-    h("p", { class: "muted lead" }, "Show it examples of each class: twenty images are a good start, ten are the least."),
+    h("p", { class: "muted lead" }, "Show it examples of each class: twenty images are a good start, ten are the minimum."),
     drafts,
     h("div", { class: "field narrow" }, h("label", { for: name.id }, "Name"), name),
     editor.element,
-    problem,
-    progress,
-    foot,
+    form.elements,
   );
   drawDrafts();
-  drawReady();
-  context.onLeave(() => {
-    if (done || (editor.sets.isEmpty && controller === undefined)) return false;
-    return controller === undefined
-      ? "The images that you chose are not sent yet."
-      : "Images are being sent. What is stored stays so for an hour: drop the same folders again to go on.";
-  });
+  form.draw();
   return () => {
-    controller?.abort();
+    form.close();
     editor.close();
   };
 
@@ -64,8 +47,8 @@ export async function show(container, context) {
         notice(
           "info",
           [h("strong", {}, draft.name), ` was begun ${ago(new Date(draft.begun).toISOString())}. Drop the same folders again: only what is missing is sent.`],
-          h("button", { type: "button", class: "small", onclick: () => use(draft) }, "Go on with it"),
-          h("button", { type: "button", class: "small plain", onclick: () => (dropDraft(draft.id), drawDrafts()) }, "Forget it"),
+          h("button", { type: "button", class: "small", onclick: () => use(draft) }, "Continue"),
+          h("button", { type: "button", class: "small plain", onclick: () => (dropDraft(draft.id), drawDrafts()) }, "Discard"),
         ),
       ),
     );
@@ -74,76 +57,37 @@ export async function show(container, context) {
   function use(draft) {
     name.value = draft.name;
     context.setQuery({ name: draft.name });
-    drawReady();
+    form.draw();
     editor.element.querySelector("button").focus();
   }
 
-  /** What is missing before anything can be sent. */
-  function missing() {
-    const { sets } = editor;
-    if (sets.isEmpty) return ["Drop the images of at least two classes."];
-    if (sets.isChecking) return ["The images are being checked."];
-    const problems = editor.problems();
-    if (!sets.sets.some((set) => !set.negative)) problems.push("Add at least one class; there are only negative examples.");
-    else if (sets.sets.length < 2) problems.push("Add another class, or negative examples.");
-    if (name.value.trim() === "") problems.push("Give the classifier a name.");
-    return problems;
+  function problems() {
+    const found = [];
+    const { sets } = editor.sets;
+    if (!sets.some((set) => !set.negative)) found.push("Add at least one class; there are only negative examples.");
+    else if (sets.length < 2) found.push("Add another class, or negative examples.");
+    if (name.value.trim() === "") found.push("Give the classifier a name.");
+    return found;
   }
 
-  function drawReady() {
-    const reasons = missing();
-    button.disabled = reasons.length > 0 || controller !== undefined;
-    foot.hidden = editor.sets.isEmpty || controller !== undefined;
-    const { sets } = editor;
-    const text =
-      reasons.length === 0
-        ? `Ready: ${count(sets.images, "image")}, ${bytes(sets.bytes)}.${tried ? "" : " Nothing has been sent yet."}`
-        : reasons.length === 1
-          ? reasons[0]
-          : `${reasons[0]} And ${reasons.length - 1} more.`;
-    if (ready.textContent !== text) fill(ready, text);
-  }
-
-  async function create() {
-    if (controller !== undefined) return;
-    controller = new AbortController();
-    tried = true;
-    const signal = controller.signal;
-    const view = buildSendingView({ onTryNow: () => sending.tryNow(), onStop: () => controller?.abort() });
-    let id;
-    let sent = 0;
-    const sending = new Sending(api, signal, (state) => {
-      view.draw(state);
-      if (state.sentZips > sent) renewDraft(id);
-      sent = state.sentZips;
-    });
-    editor.locked = name.disabled = true;
-    foot.hidden = true;
-    fill(problem);
-    fill(progress, view.element);
-    view.focus();
+  async function send(sending, signal) {
     const title = name.value.trim();
+    name.disabled = true;
+    let id;
     try {
       id = await drawId(title, sending, signal);
-      const examples = await sending.send(id, editor.sets.sets);
+      const examples = await sending.send(id, editor.sets.sets, () => renewDraft(id));
       const body = { classifier_id: id, name: title, ...examples };
       await sending.persist(() => api.post("/ocelli/v1/classifiers", body, { signal }));
-      done = true;
       dropDraft(id);
       context.announce("The classifier is created; its training begins.");
-      context.go(buildHash(["classifiers", id]));
+      return buildHash(["classifiers", id]);
     } catch (error) {
       // The id belongs to a classifier with other images, for example because the answer to its creation was lost: next time another is drawn.
       if (error.status === 409 || error.body?.error_id === "classifier_not_ready") dropDraft(id);
-      // An aborted page has nothing to show any more.
-      if (!context.signal.aborted) fill(problem, isAborted(error) ? stopped() : errorNotice(error, create));
+      throw error;
     } finally {
-      controller = undefined;
-      view.close();
-      fill(progress);
-      editor.locked = name.disabled = false;
-      drawReady();
-      if (!done) button.focus();
+      name.disabled = false;
     }
   }
 
@@ -154,8 +98,4 @@ export async function show(container, context) {
     keepDraft(session.user, title, id);
     return id;
   }
-}
-
-function stopped() {
-  return notice("info", "Stopped. What is stored stays so for an hour; create it again to send only the rest.");
 }

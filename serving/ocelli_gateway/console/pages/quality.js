@@ -7,15 +7,17 @@ import { CorrectedPage } from "../quality/corrected-page.js";
 import { FindingTabs } from "../quality/finding-tabs.js";
 import { JudgedImages } from "../quality/judged-images.js";
 import { confusion, headline } from "../quality/numbers.js";
+import { panel } from "../quality/panel.js";
 import { chooseRevision, revisionPicker } from "../quality/revision-picker.js";
-import { buildHash } from "../router.js";
+import { chooseThreshold } from "../quality/threshold.js";
 import { ThresholdTable } from "../quality/threshold-table.js";
+import { buildHash } from "../router.js";
 
 export async function show(container, context, classifierId, asked) {
   const { classifier, query } = context;
   const revision = chooseRevision(classifier, asked);
   if (revision === undefined) {
-    fill(container, notice("info", "No training has finished yet, so there is nothing to judge. The page “Training” shows how far it is."));
+    fill(container, notice("info", "No training has finished yet, so there is no quality to show. The page “Training” shows how far it is."));
     return undefined;
   }
   const page = new CorrectedPage(context, classifierId, revision);
@@ -35,19 +37,19 @@ export async function show(container, context, classifierId, asked) {
     return () => page.close();
   }
   const images = new JudgedImages(page, evaluation);
-  const found = h("div", {}, h("p", { class: "hint" }, "The data report is being read."));
+  const found = h("div", {}, h("p", { class: "hint" }, "Reading the data report…"));
   let tabs;
   const table = new ThresholdTable({
     evaluation,
-    threshold: readThreshold(query.get("threshold")) ?? classifier.threshold ?? 0.5,
+    threshold: chooseThreshold(query, classifier),
     onChange: (threshold) => context.setQuery({ threshold }),
   });
   fill(
     body,
     headline(evaluation),
-    section("Classes", table.element),
-    section("Confusion matrix", confusion(evaluation, (actual, predicted) => images.cell(actual, predicted))),
-    section("Images to look at", found),
+    panel("Classes", table.element),
+    panel("Confusion matrix", confusion(evaluation, (actual, predicted) => images.cell(actual, predicted))),
+    panel("Images to look at", found),
     images.element,
   );
   // Not awaited: the page is useful before.
@@ -73,15 +75,6 @@ export async function show(container, context, classifierId, asked) {
     images.close();
     page.close();
   };
-}
-
-function section(title, ...children) {
-  return h("section", { class: "panel" }, h("h2", {}, title), ...children);
-}
-
-function readThreshold(text) {
-  const value = Number(text ?? NaN);
-  return value >= 0 && value <= 1 ? value : undefined;
 }
 
 function compareLink(classifier, revision) {

@@ -6,9 +6,11 @@ import { notice } from "../notice.js";
 import { button } from "../quality/button.js";
 import { Camera } from "../quality/camera.js";
 import { ClassifiedImage } from "../quality/classified-image.js";
+import { panel } from "../quality/panel.js";
+import { chooseThreshold } from "../quality/threshold.js";
 
 const CONCURRENT = 2;
-const BESIDE = "default";
+const DEFAULT = "default";
 
 export async function show(container, context, classifierId) {
   const test = new QuickTest(context, classifierId);
@@ -23,9 +25,9 @@ class QuickTest {
     this.images = [];
     this.waiting = [];
     this.active = 0;
-    this.threshold = readThreshold(context.query.get("threshold")) ?? context.classifier.threshold ?? 0.5;
-    this.hasBeside = (context.session.facts?.built_ins ?? []).includes(BESIDE) && classifierId !== BESIDE;
-    this.beside = this.hasBeside && context.query.get("beside") !== "no";
+    this.threshold = chooseThreshold(context.query, context.classifier);
+    this.hasDefault = (context.session.facts?.built_ins ?? []).includes(DEFAULT) && classifierId !== DEFAULT;
+    this.asksDefault = this.hasDefault && context.query.get("default") !== "no";
     this.camera = new Camera({ onImage: (file) => this.add([{ file }]), announce: context.announce });
     this.problem = h("div", { role: "status" });
     this.results = h("div", { class: "classified-grid" });
@@ -34,14 +36,14 @@ class QuickTest {
     this.element = h(
       "div",
       { class: "quick-test", ondragover: (event) => event.preventDefault(), ondrop: (event) => this.drop(event) },
-      h("section", { class: "panel" }, h("h2", {}, "Images to try"), this.inputs(), this.camera.element, this.problem),
+      panel("Images to try", this.inputs(), this.camera.element, this.problem),
       this.options(),
       this.results,
     );
   }
 
   notServed() {
-    return notice("info", "No revision is served yet, so the service cannot classify with this classifier. The page “Training” shows how far it is.");
+    return notice("info", "No revision is served yet, so this classifier cannot answer. The page “Training” shows how far the training is.");
   }
 
   inputs() {
@@ -80,7 +82,7 @@ class QuickTest {
 
   options() {
     const thresholdId = newId("threshold");
-    const besideId = newId("beside");
+    const defaultId = newId("default");
     const output = h("output", { for: thresholdId }, this.threshold.toFixed(2));
     const slider = h("input", {
       type: "range",
@@ -98,19 +100,19 @@ class QuickTest {
     slider.value = String(this.threshold);
     const box = h("input", {
       type: "checkbox",
-      id: besideId,
-      checked: this.beside,
+      id: defaultId,
+      checked: this.asksDefault,
       onchange: () => {
-        this.beside = box.checked;
-        this.context.setQuery({ beside: this.beside ? undefined : "no" });
+        this.asksDefault = box.checked;
+        this.context.setQuery({ default: this.asksDefault ? undefined : "no" });
       },
     });
     return h(
       "div",
       { class: "panel test-options" },
       h("p", { class: "slider" }, h("label", { for: thresholdId }, "Threshold"), slider, output),
-      this.hasBeside
-        ? h("p", { class: "field-line" }, box, h("label", { for: besideId }, "Also ask the built-in classifier “default”"))
+      this.hasDefault
+        ? h("p", { class: "field-line" }, box, h("label", { for: defaultId }, "Also ask the built-in classifier “default”"))
         : null,
       h(
         "p",
@@ -150,7 +152,7 @@ class QuickTest {
 
   /** The newest images come first. */
   add(sources) {
-    const classifierIds = this.beside ? [this.classifierId, BESIDE] : [this.classifierId];
+    const classifierIds = this.asksDefault ? [this.classifierId, DEFAULT] : [this.classifierId];
     const { api, signal, announce } = this.context;
     const added = sources.map((source) => new ClassifiedImage({ api, source, classifierIds, threshold: this.threshold, signal }));
     this.images.unshift(...added);
@@ -185,9 +187,4 @@ class QuickTest {
     this.camera.stop();
     this.images.forEach((image) => image.close());
   }
-}
-
-function readThreshold(text) {
-  const value = Number(text ?? NaN);
-  return value >= 0 && value <= 1 ? value : undefined;
 }

@@ -69,10 +69,10 @@ export async function show(container, context, id) {
     }
     drawn.delete(drawApproval);
     if (card.suspended) {
-      return fill(state, notice("info", "The trainings are suspended: the data is checked, and nothing is trained. Resume them to train."));
+      return fill(state, notice("info", "Trainings are suspended: the data is checked, but nothing is trained. Resume trainings to train."));
     }
     if (card.status !== "ready") {
-      return fill(state, notice("info", card.explanation ?? "The training waits to begin. This page follows by itself."));
+      return fill(state, notice("info", card.explanation ?? "The training has not begun yet. This page updates itself."));
     }
     fill(state, card.explanation ? notice("warning", card.explanation) : summary(card));
   }
@@ -117,7 +117,7 @@ export async function show(container, context, id) {
     fill(state, box);
   }
 
-  /** A button that locks at once: what was pressed is under way, and pressing it again would change nothing. */
+  /** A button that locks at once: pressing it again would change nothing. */
   function button(text, action, disabled = false, body = {}, kind = "") {
     return h("button", { type: "button", class: kind, disabled: busy || disabled, onclick: (event) => act(event.target, action, body) }, text);
   }
@@ -183,7 +183,7 @@ export async function show(container, context, id) {
   }
 
   async function removeSet(pressed, name, removal) {
-    const text = `${name} and its images are taken away, and the classifier is trained again without them. Until then the present revision answers.`;
+    const text = `${name} and its images are removed, and the classifier is trained again without them. Until then the present revision answers.`;
     if (await confirm(`Remove ${name}?`, { text, action: "Remove and retrain", dangerous: true })) await act(pressed, "remove", removal);
   }
 
@@ -197,7 +197,7 @@ export async function show(container, context, id) {
 
   async function remove(event) {
     const card = context.classifier;
-    const text = [`${card.name} stops answering at once, and its images, revisions and reports are deleted. This cannot be undone.`];
+    const text = [`${card.name} stops answering immediately, and its images, revisions and reports are deleted. This cannot be undone.`];
     if (!(await confirm("Delete this classifier?", { text, action: "Delete it", typed: card.name, dangerous: true }))) return;
     event.target.disabled = context.isDeleting = true;
     try {
@@ -289,6 +289,6 @@ async function showFaultyImages(container, path, context) {
     container,
     h("h2", { class: "after" }, "Images that could not be used"),
     h("ul", {}, files.slice(0, SHOWN_FILES).map((file) => h("li", {}, `${file.set}: ${file.name}, ${file.reason}`)), more > 0 ? h("li", {}, `and ${more} more`) : null),
-    h("p", {}, h("a", { href: buildHash(["classifiers", context.classifier.classifier_id, "data", "latest"]) }, "All that was found in the data")),
+    h("p", {}, h("a", { href: buildHash(["classifiers", context.classifier.classifier_id, "data", "latest"]) }, "Everything that was found in the data")),
   );
 }

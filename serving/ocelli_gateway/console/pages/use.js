@@ -8,7 +8,7 @@ import { buildSnippets } from "../snippets.js";
 
 const DOWNLOADS = [
   { text: "Core ML", path: "core_ml_model", suffix: ".mlmodel", note: "for iOS and macOS" },
-  { text: "ONNX", path: "onnx_model", suffix: ".onnx", note: "for everything else" },
+  { text: "ONNX", path: "onnx_model", suffix: ".onnx", note: "for other runtimes" },
 ];
 
 export async function show(container, context, id) {
@@ -39,12 +39,12 @@ export async function show(container, context, id) {
         h("code", {}, "OCELLI_API_KEY"),
         ". Keys belong to the users of this installation; its operator gives you one (a credential set, see ",
         h("i", {}, "Tenants"),
-        " in the documentation). A user name and password work in its place: ",
+        " in the documentation). A user name and password work too: ",
         h("code", {}, "-u NAME:PASSWORD"),
         ".",
       ),
     ),
-    h("section", { class: "section" }, h("h2", {}, "Models to take along"), h("div", { class: "cards" }, DOWNLOADS.map(download)), problem),
+    h("section", { class: "section" }, h("h2", {}, "Model downloads"), h("div", { class: "cards" }, DOWNLOADS.map(download)), problem),
     h(
       "section",
       { class: "section" },
@@ -58,7 +58,7 @@ export async function show(container, context, id) {
 
   function draw() {
     const card = context.classifier;
-    fill(state, card.served_revision ? null : notice("info", "No revision is served yet: until then, the programs below are answered with an error that says so."));
+    fill(state, card.served_revision ? null : notice("info", "No revision is served yet, so the programs below get an error that says so."));
     if (manifest.dataset.text === card.manifest) return;
     manifest.dataset.text = card.manifest;
     fill(manifest, copyBlock("Manifest", card.manifest));

@@ -18,7 +18,7 @@ export class Camera {
       return;
     }
     if (!navigator.mediaDevices) {
-      this.refuse("Browsers allow the camera only on pages with TLS (https) or of this machine (localhost).");
+      this.refuse("Browsers allow the camera only on https pages and on localhost.");
       return;
     }
     try {
@@ -28,8 +28,8 @@ export class Camera {
       return;
     }
     this.video = h("video", { autoplay: true, muted: true, playsinline: true, "aria-label": "What the camera sees", srcObject: this.stream });
-    const take = button("Take the image", () => this.take(), { class: "primary" });
-    fill(this.element, this.video, h("p", { class: "actions" }, take, button("Switch the camera off", () => this.stop())));
+    const take = button("Take an image", () => this.take(), { class: "primary" });
+    fill(this.element, this.video, h("p", { class: "actions" }, take, button("Switch off the camera", () => this.stop())));
     take.focus();
     this.announce("The camera is on.");
   }

@@ -28,7 +28,7 @@ export class ClassifiedImage {
   }
 
   async ask() {
-    fill(this.result, h("p", { class: "hint" }, "Being classified."));
+    fill(this.result, h("p", { class: "hint" }, "Classifying…"));
     try {
       this.answer = await askClassify(this.api, { ...this.source, classifierIds: this.classifierIds, signal: this.signal });
       this.show();

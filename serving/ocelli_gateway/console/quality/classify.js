@@ -1,10 +1,9 @@
 // Asks v3 to classify one image. The scores keep the digits that the service sent.
 
-import { sha256 } from "../vendor/noble-hashes/sha2.js";
 import { parseExact } from "./exact-numbers.js";
 
 /** A refusal that is part of an answer with the status 200. */
-export class NoScoresError extends Error {}
+class NoScoresError extends Error {}
 
 /**
  * The answer of v3 for one image: a `file` (Blob) or a `url`; its numbers are ExactNumbers. Scores are asked for from `threshold` on.
@@ -37,10 +36,4 @@ export async function classifyImage(api, { file, classifierId }) {
 export function describeMissing(answer) {
   const sentences = [answer.images?.[0]?.error?.description, ...(answer.warnings ?? []).map((warning) => warning.description)];
   return sentences.filter(Boolean).join(" ") || "The service returned no scores for this image.";
-}
-
-/** SHA-256 (hex) of a Blob. Not from crypto.subtle: pages without TLS do not have it. */
-export async function digestOf(blob) {
-  const digest = sha256(new Uint8Array(await blob.arrayBuffer()));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

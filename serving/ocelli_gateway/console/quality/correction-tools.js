@@ -1,6 +1,7 @@
 // What can be done with the selected images of a grid: open, move to a class, drop, take back, undo.
 
 import { h } from "../dom.js";
+import { count } from "../format.js";
 import { button } from "./button.js";
 import { DROP, NO_CORRECTION } from "./corrections.js";
 
@@ -44,7 +45,7 @@ export class CorrectionTools {
   correct(className, what) {
     const images = this.chosen().map((item) => item.image);
     this.pending.add(images, className);
-    this.onDone(`${images.length === 1 ? "1 image" : `${images.length} images`} ${what}; not applied yet.`);
+    this.onDone(`${count(images.length, "image")} ${what}; not applied yet.`);
   }
 
   takeBack() {
@@ -53,7 +54,7 @@ export class CorrectionTools {
       items.map((item) => item.image),
       NO_CORRECTION,
     );
-    this.onDone(`The correction of ${items.length === 1 ? "1 image" : `${items.length} images`} is taken back; not applied yet.`);
+    this.onDone(`The correction of ${count(items.length, "image")} is taken back; not applied yet.`);
   }
 
   acceptSuggestions() {

@@ -1,7 +1,9 @@
 // The bar of pending corrections: says what will happen, then applies it, which is a retrain. A classifier that is not written by
 // REST gets the manifest to commit instead.
 
+import { copyBlock } from "../copy.js";
 import { h } from "../dom.js";
+import { count } from "../format.js";
 import { button } from "./button.js";
 import { describeCorrections } from "./corrections.js";
 
@@ -34,12 +36,12 @@ export class CorrectionsBar {
 
   undo() {
     const step = this.pending.undo();
-    this.announce(`Undone for ${step.images.length === 1 ? "1 image" : `${step.images.length} images`}.`);
+    this.announce(`Undone for ${count(step.images.length, "image")}.`);
   }
 
   discard() {
     this.pending.clear();
-    this.announce("All pending corrections were discarded.");
+    this.announce("All pending corrections are discarded.");
   }
 
   // Asks the server what would happen. Nothing changes yet.
@@ -49,7 +51,7 @@ export class CorrectionsBar {
     try {
       const answer = await this.api.post(this.path, { corrections, dry_run: true });
       this.effect.replaceChildren(...(this.classifier.writable ? this.confirmation(answer) : this.manifest(answer)));
-      this.effect.querySelector("button, textarea")?.focus();
+      this.effect.querySelector("button, pre")?.focus();
       this.announce(answer.effect);
     } catch (error) {
       this.refuse(error);
@@ -69,21 +71,9 @@ export class CorrectionsBar {
 
   manifest(answer) {
     const managedBy = this.classifier.managed_by ?? "another tool";
-    const yaml = h("textarea", { readonly: "", rows: "12", "aria-label": "Manifest to commit", spellcheck: "false" });
-    yaml.value = answer.manifest;
-    const copy = button("Copy", async () => {
-      yaml.select();
-      try {
-        await navigator.clipboard.writeText(yaml.value);
-        this.announce("The manifest is in the clipboard.");
-      } catch {
-        this.announce("The browser does not allow copying here. The text is selected: copy it with Ctrl+C.");
-      }
-    });
     return [
-      h("p", {}, `${managedBy} manages this classifier, so the console does not change it. Commit this. ${answer.effect}`),
-      yaml,
-      h("p", { class: "actions" }, copy),
+      h("p", {}, `${managedBy} manages this classifier, so the console does not change it. Commit this manifest instead. ${answer.effect}`),
+      copyBlock("Manifest to commit", answer.manifest),
     ];
   }
 

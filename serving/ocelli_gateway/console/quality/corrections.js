@@ -66,7 +66,7 @@ export class PendingCorrections {
         this.storage.removeItem(this.key);
       }
     } catch {
-      // A full or forbidden storage: they hold while the page is open.
+      // A full or forbidden storage: they are kept while the page is open.
     }
     this.listeners.forEach((listener) => listener());
   }

@@ -45,7 +45,7 @@ export const FINDINGS = [
   {
     name: "small_images",
     text: "Small images",
-    explanation: "Images with fewer pixels than the network sees. They are enlarged, and blurred.",
+    explanation: "Images with fewer pixels than the network sees. They are enlarged, which blurs them.",
     items: (report) => (report.small_images ?? []).map((found) => item(found, found.sides ? `${found.sides.join(" × ")} pixels` : "small")),
   },
 ];

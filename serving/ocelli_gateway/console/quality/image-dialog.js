@@ -2,8 +2,9 @@
 // file itself is given. Only thumbnails are stored.
 
 import { fill, h, newId } from "../dom.js";
+import { digestBlob } from "../examples/checksum.js";
 import { button } from "./button.js";
-import { classifyImage, digestOf } from "./classify.js";
+import { classifyImage } from "./classify.js";
 import { nameOf } from "./numbers.js";
 import { scoreBars } from "./score-bars.js";
 
@@ -97,7 +98,7 @@ export class ImageDialog {
     return h(
       "p",
       { class: "drop-zone" },
-      h("label", { for: id }, "Only the thumbnail is stored. Drop or choose the file itself to see what is answered now: "),
+      h("label", { for: id }, "Only the thumbnail is stored. To see what the service answers now, drop or choose the file: "),
       input,
     );
   }
@@ -114,10 +115,10 @@ export class ImageDialog {
       return;
     }
     const asked = this.item;
-    this.draw("The service is being asked.");
+    this.draw("Asking the service…");
     try {
       const [same, list] = await Promise.all([
-        digestOf(file).then((digest) => digest === asked.image),
+        digestBlob(file).then((digest) => digest === asked.image),
         classifyImage(this.api, { file, classifierId: this.classifierId }),
       ]);
       if (this.item === asked) {

@@ -102,7 +102,7 @@ export class JudgedImages {
     this.read();
   }
 
-  /** Read the first images anew. */
+  /** Read the first images again. */
   read() {
     this.review?.close();
     this.more?.close();
@@ -114,7 +114,7 @@ export class JudgedImages {
     this.review = review;
     this.more = new MoreButton(() => this.readMore(review));
     fill(this.list, review.element, this.more.element);
-    this.summary.textContent = "The images are being read.";
+    this.summary.textContent = "Reading the images…";
     this.more.press();
   }
 
@@ -127,7 +127,7 @@ export class JudgedImages {
       }
       review.add(images);
       const shown = review.grid.items.length;
-      this.summary.textContent = total === 0 ? "No image is like this." : `${count(shown, "image")} of ${total} shown.`;
+      this.summary.textContent = total === 0 ? "No image matches this filter." : `${count(shown, "image")} of ${total} shown.`;
       this.total = total;
       return images.length > 0 && shown < total;
     } catch (error) {

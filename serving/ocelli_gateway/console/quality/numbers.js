@@ -1,7 +1,8 @@
-// The numbers of an evaluation: the headline, a table of the classes, and the confusion matrix. It must not ask the server.
+// The numbers of an evaluation: the headline and the confusion matrix. It must not ask the server.
 
 import { h } from "../dom.js";
 import { count, percent } from "../format.js";
+import { scrolling } from "./panel.js";
 
 const MATRIX_CLASSES = 30;
 const PAIRS_SHOWN = 200;
@@ -37,7 +38,7 @@ export function headline(evaluation) {
   }
   if (evaluation.calibration_error !== undefined) {
     const error = percent(evaluation.calibration_error);
-    parts.push(h("p", { class: "hint" }, `Scores differ from how often they are right by ${error} on average.`));
+    parts.push(h("p", { class: "hint" }, `On average, a score differs by ${error} from how often it is right.`));
   }
   return h("div", { class: "quality-headline" }, ...parts);
 }
@@ -124,9 +125,4 @@ function pairs(evaluation, address) {
       h("tbody", {}, ...rows),
     ),
   );
-}
-
-// A wide table scrolls by itself, also with the keyboard.
-export function scrolling(label, table) {
-  return h("div", { class: "scrolling", tabindex: "0", role: "region", "aria-label": label }, table);
 }

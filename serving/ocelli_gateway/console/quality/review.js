@@ -34,7 +34,7 @@ export class ImageReview {
     this.dialog = new ImageDialog({
       api: page.context.api,
       classifierId: this.classifier.classifier_id,
-      threshold: this.classifier.threshold ?? 0.5,
+      threshold: this.classifier.threshold,
       scoresOf: (item) => item.scores ?? page.judgedScores(item.image),
       thumbnails,
       tools: (item) => this.buildTools(() => [item], true).element,

@@ -1,7 +1,7 @@
 // Which images of a grid are selected: by click, Shift and keyboard. Pure: it must not know the page.
 
-const SHORT = 16;
 /** Digests are shortened in the address. Those of one classifier differ in far fewer characters. */
+const SHORT = 16;
 
 export class Selection {
   constructor(chosen = []) {

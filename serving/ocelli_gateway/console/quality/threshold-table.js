@@ -2,7 +2,7 @@
 
 import { h } from "../dom.js";
 import { percent } from "../format.js";
-import { scrolling } from "./numbers.js";
+import { scrolling } from "./panel.js";
 import { ThresholdCurves } from "./threshold.js";
 
 const EVALUATED_AT = 0.5;
@@ -16,7 +16,7 @@ export class ThresholdTable {
     this.slider = h("input", { type: "range", id: "threshold", min: "0", max: "1", step: "0.01", disabled: true });
     this.slider.value = String(threshold);
     this.output = h("output", { for: "threshold" }, "");
-    this.note = h("p", { class: "hint" }, "The judged scores are being read.");
+    this.note = h("p", { class: "hint" }, "Reading the judged scores…");
     this.body = h("tbody", {});
     this.slider.addEventListener("input", () => this.onInput());
     this.element = h(
@@ -43,8 +43,8 @@ export class ThresholdTable {
     this.slider.disabled = false;
     const sample = scores.sampled ? ` Computed from a sample of ${this.curves.images} images.` : "";
     this.note.textContent =
-      "Precision: of the images for which the class is returned at this threshold, how many are of it. " +
-      `Recall: of the images of the class, for how many it is returned.${sample}`;
+      "An image gets each class whose score reaches the threshold. Precision: how many of the images that get a class are of that class. " +
+      `Recall: how many of the images of a class get it.${sample}`;
     this.show();
   }
 

@@ -1,9 +1,14 @@
 // Precision and recall of each class at any threshold, computed from judged scores. Pure: it must not know the page.
 
+/** The threshold that an address names, else that of the classifier. */
+export function chooseThreshold(query, classifier) {
+  const value = Number(query.get("threshold") ?? NaN);
+  return value >= 0 && value <= 1 ? value : classifier.threshold;
+}
+
 export class ThresholdCurves {
   // `scores`: {classes, actual: [index or -1], scores: [[…]…]} of the API. Sorting once makes each move of the slider cheap.
   constructor({ classes, actual, scores }) {
-    this.classes = classes;
     this.images = actual.length;
     this.columns = classes.map((_name, index) => {
       const order = scores.map((row, image) => ({ score: row[index], right: actual[image] === index }));
@@ -16,19 +21,13 @@ export class ThresholdCurves {
     });
   }
 
-  // Of one class: {returned, right, images, precision, recall}. Precision is undefined where no image has the class returned.
+  // Of one class: {precision, recall}. Precision is undefined where the class is returned for no image.
   at(index, threshold) {
     const { descending, rightUpTo } = this.columns[index];
     const returned = countAtLeast(descending, threshold);
     const right = rightUpTo[returned];
     const images = rightUpTo[descending.length];
-    return {
-      returned,
-      right,
-      images,
-      precision: returned ? right / returned : undefined,
-      recall: images ? right / images : undefined,
-    };
+    return { precision: returned ? right / returned : undefined, recall: images ? right / images : undefined };
   }
 }
 

@@ -26,10 +26,6 @@ export class Thumbnails {
     this.observer.observe(image);
   }
 
-  forget(image) {
-    this.observer.unobserve(image);
-  }
-
   onVisible(entries) {
     for (const { isIntersecting, target } of entries) {
       if (isIntersecting) {
@@ -59,7 +55,7 @@ export class Thumbnails {
     try {
       const found = missing.length ? await this.load(missing) : {};
       for (const [digest, base64] of Object.entries(found)) {
-        // After close() nobody would revoke it.
+        // After close() it would never be revoked.
         if (!this.closed && batch.has(digest)) {
           this.urls.set(digest, URL.createObjectURL(decodeJpeg(base64)));
           this.fill(batch.get(digest), digest);
@@ -96,7 +92,8 @@ function pause() {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
-function decodeJpeg(base64) {
+/** A JPEG file of the API, which is base64, as a Blob. */
+export function decodeJpeg(base64) {
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   return new Blob([bytes], { type: "image/jpeg" });
 }
