@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Playwright, sync_playwright
+import pytest
+from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+DEADLINE_MILLISECONDS = 20_000
 MISSING = "no Chromium is installed: run `make browser`, or put chromium on the PATH"
 
 
@@ -22,6 +24,23 @@ def find_browser() -> Path | None:
     with sync_playwright() as playwright:
         own = Path(playwright.chromium.executable_path)
     return own if own.exists() else None
+
+
+@contextmanager
+def needed_browser() -> Iterator[Browser]:
+    """The browser; skips the tests where there is none, and fails them in CI.
+
+    While it runs, no other event loop can run in this thread: end it before tests of other modules begin.
+    """
+    program = find_browser()
+    if program is None and os.environ.get("CI") == "true":
+        pytest.fail(MISSING)
+    if program is None:
+        pytest.skip(MISSING)
+    # For machines that do much else at the same time.
+    expect.set_options(timeout=DEADLINE_MILLISECONDS)
+    with running_browser(program) as running:
+        yield running
 
 
 @contextmanager

@@ -1,31 +1,23 @@
-"""One gateway, one browser and one trained classifier for all tests of the console; each test has a window of its own."""
+"""One gateway and one trained classifier for all tests of the console; a browser for each module, a window for each test."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page
 
-from tests.console.browser import MISSING, find_browser, running_browser
+from tests.console.browser import needed_browser
 from tests.console.line import Line
 from tests.console.trained import TrainedClassifier, noise_zip, shape_zips
-from tests.console.window import DEADLINE_MILLISECONDS, Window, open_window
+from tests.console.window import Window, open_window
 from tests.gateway_harness.stage import GatewayInstance, Stage
 from tests.gateway_harness.v3_client import V3Client, connect
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = find_browser()
-    if program is None and os.environ.get("CI") == "true":
-        pytest.fail(MISSING)
-    if program is None:
-        pytest.skip(MISSING)
-    # For machines that do much else at the same time.
-    expect.set_options(timeout=DEADLINE_MILLISECONDS)
-    with running_browser(program) as running:
+    with needed_browser() as running:
         yield running
 
 

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
+from tests.console.browser import DEADLINE_MILLISECONDS
 from tests.gateway_harness.stage import PASSWORD, USER
 
 WIDE = (1280, 800)
 NARROW = (375, 720)
-DEADLINE_MILLISECONDS = 20_000
 # The browser reports every refused request as an error of the page; the page itself shows them in words.
 _EXPECTED = "Failed to load resource"
 

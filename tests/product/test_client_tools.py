@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.product.command_line import run_ocelli
 from tests.product.instance import Ocelli
 
 pytestmark = pytest.mark.cluster
-
-
-def run_ocelli(ocelli: Ocelli, *arguments: str, home: Path, path: str = "") -> subprocess.CompletedProcess[str]:
-    """The command line as a user of this instance has it."""
-    variables = {
-        "HOME": str(home),
-        "OCELLI_URL": ocelli.address,
-        "OCELLI_USER": ocelli.user,
-        "OCELLI_PASSWORD": ocelli.password,
-        "KUBECONFIG": str(ocelli.state_dir / "kubeconfig"),
-        "PATH": f"{path}:{os.environ['PATH']}",
-    }
-    command = [sys.executable, "-m", "ocelli_cli", *arguments]
-    return subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_the_operator_trains_the_manifest_of_a_folder(ocelli: Ocelli, tmp_path: Path) -> None:
