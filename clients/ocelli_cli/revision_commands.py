@@ -15,7 +15,7 @@ from ocelli_cli.output import Payload, build_table, cells
 from ocelli_cli.session import Session, check_confirmed
 from ocelli_cli.training_wait import wait_until
 from ocelli_cli.wording import describe_class, percent
-from ocelli_client import Accuracy, Card, Details, OcelliError
+from ocelli_client import Card, Details, OcelliError
 from ocelli_client.texts import count
 
 LOOK = "Look"
@@ -149,7 +149,7 @@ def compare(
         f"{document['better_count']} better, {document['worse_count']} worse"
     ]
     if accuracies := document.get("accuracy"):
-        before, after = (_value(one) for one in _read_pair(accuracies, old, new))
+        before, after = map(percent, _read_pair(accuracies, old, new))
         summary.append(f"Accuracy {before} in {old}, {after} in {new}")
     shown = [session.output.text(line) for line in summary]
     rows: list[Any] = [table] if table.row_count else []
@@ -161,8 +161,3 @@ def _read_pair(values: dict[str, Any], old: str, new: str) -> tuple[Any, Any]:
     """The values of both revisions. The answer has the new one first where names do not decide."""
     listed = list(values.values())
     return values.get(old, listed[-1]), values.get(new, listed[0])
-
-
-def _value(document: Any) -> str:
-    accuracy = Accuracy.parse(document)
-    return "-" if accuracy is None else percent(accuracy.value)

@@ -38,6 +38,8 @@ def test_what_got_better_and_worse_is_listed_image_by_image(page: Page, client: 
         shown = [tile.get_attribute("data-image") for tile in section.get_by_role("option").all()]
         assert shown == [item["image"] for item in answer[name]]
     expect(page.locator(".quality-headline")).to_contain_text(f"of {answer['images']} images that both revisions have judged")
+    for revision, accuracy in answer["accuracy"].items():
+        expect(page.locator(".quality-headline")).to_contain_text(f"{revision}: {100 * accuracy:.1f} % accurate")
 
 
 def test_an_image_shows_what_each_revision_predicted(page: Page, corrected: TrainedClassifier) -> None:

@@ -1,7 +1,7 @@
 // The page that compares two revisions on the images that both have judged: what got better, what got worse, image by image.
 
 import { fill, h } from "../dom.js";
-import { count, interval, percent } from "../format.js";
+import { count, percent } from "../format.js";
 import { errorNotice, notice } from "../notice.js";
 import { CorrectedPage } from "../quality/corrected-page.js";
 import { nameOf } from "../quality/numbers.js";
@@ -67,17 +67,13 @@ function summary(answer, revision, other) {
     h("p", { class: "headline" }, changed),
     h("p", {}, `of ${count(answer.images, "image")} that both revisions have judged${only.length ? ` (${only.join(", ")})` : ""}.`),
   ];
-  const accuracies = [revision, other].filter((name) => answer.accuracy?.[name]?.value !== undefined);
+  const accuracies = [revision, other].filter((name) => answer.accuracy?.[name] !== undefined);
   if (accuracies.length > 0) {
     lines.push(
       h(
         "ul",
         {},
-        accuracies.map((name) => {
-          const accuracy = answer.accuracy[name];
-          const range = interval(accuracy);
-          return h("li", {}, `${name}: ${percent(accuracy.value)} accurate${range ? ` (${range})` : ""}`);
-        }),
+        accuracies.map((name) => h("li", {}, `${name}: ${percent(answer.accuracy[name])} accurate`)),
       ),
     );
   }
