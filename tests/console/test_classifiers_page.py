@@ -27,7 +27,7 @@ def herons(client: V3Client, stage: Stage) -> Iterator[str]:
     """The id of a classifier that is in training."""
     classifier_id = client.created("Herons")
     yield classifier_id
-    # Not by the API: a test may have given it to somebody else, or deleted it.
+    # Not by the API: a test may have given it to somebody else.
     name = stage.classifier(classifier_id)["metadata"]["name"]
     stage.call(lambda: stage.cluster.remove(CLASSIFIERS, NAMESPACE, name))
 
@@ -50,15 +50,16 @@ def test_change_is_shown_by_itself(window: Window, stage: Stage, herons: str) ->
     expect(row(window, "Herons")).to_contain_text("extracting · 42 %")
 
 
-def test_hidden_tab_ends_its_stream_and_is_live_again_when_shown(window: Window, client: V3Client, herons: str) -> None:
+def test_hidden_tab_ends_its_stream_and_is_live_again_when_shown(window: Window, client: V3Client) -> None:
+    classifier_id = client.created("Kites")
     window.log_in()
     expect(window.page.locator(".live")).to_have_text("live")
     with window.page.expect_event("requestfailed", lambda request: request.url.endswith("/ocelli/v1/events")):
         set_hidden(window, hidden=True)
-    client.delete(herons)
-    expect(row(window, "Herons")).to_be_visible()
+    client.delete(classifier_id)
+    expect(row(window, "Kites")).to_be_visible()
     set_hidden(window, hidden=False)
-    expect(row(window, "Herons")).to_be_hidden()
+    expect(row(window, "Kites")).to_be_hidden()
     expect(window.page.locator(".live")).to_have_text("live")
 
 
