@@ -52,7 +52,9 @@ def test_the_log_shows_every_stage(two_classes: Any) -> None:
         "features.extracted",
         "heads.fitted",
         "heads.evaluated",
+        "thumbnails.made",
         "artifact.stored",
+        "thumbnails.stored",
         "features.cached",
         "training.ended",
     ]
