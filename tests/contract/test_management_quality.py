@@ -249,13 +249,30 @@ def test_a_check_has_a_data_report_with_thumbnails_and_no_evaluation(
     assert_error(management.send("GET", trained.path("evaluation")), 404, "not_found", "not judged yet")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_commands_of_the_page_answer(trained: Trained, gateway: GatewayInstance) -> None:
-    (block,) = bash_blocks("docs/revision-quality.md", "Addresses")
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+
+
+def paste(block: str, trained: Trained, gateway: GatewayInstance) -> list[Any]:
+    """What the commands of a page answer."""
     environment = {**os.environ, "OCELLI": gateway.address, "AUTH": f"{USER}:{PASSWORD}", "ID": trained.classifier_id}
     script = block.replace("curl ", "curl -sS -w '\\n' ")
     answers = subprocess.run(["bash", "-ec", script], env=environment, capture_output=True, check=True)
-    evaluation, images = map(json.loads, answers.stdout.splitlines())
+    return [json.loads(line) for line in answers.stdout.splitlines()]
+
+
+@needs_curl
+def test_the_commands_of_the_management_api_answer(trained: Trained, gateway: GatewayInstance) -> None:
+    (read,), (change,) = bash_blocks("docs/management-api.md", ""), bash_blocks("docs/management-api.md", "Change")
+    digest = trained.get("images")["images"][0]["image"]
+    listed, corrected = paste(read + change.replace("9f2c…", digest), trained, gateway)
+    assert trained.classifier_id in [card["classifier_id"] for card in listed["classifiers"]]
+    assert (corrected["applied"], corrected["corrections"]) == (False, [{"image": digest, "class": "owl"}])
+
+
+@needs_curl
+def test_the_commands_of_the_page_answer(trained: Trained, gateway: GatewayInstance) -> None:
+    (block,) = bash_blocks("docs/revision-quality.md", "Addresses")
+    evaluation, images = paste(block, trained, gateway)
     assert evaluation["revision"] == images["revision"] == trained.revision
     assert {(image["actual"], image["predicted"]) for image in images["images"]} == {("owl", "heron")}
 
