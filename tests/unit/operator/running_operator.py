@@ -156,6 +156,10 @@ class OutageStore(ObjectStore):
         await self._fail(self.reads)
         return await self._store.get(key, limit_bytes=limit_bytes)
 
+    async def get_range(self, key: str, *, offset: int, length: int) -> bytes:
+        await self._fail(self.reads)
+        return await self._store.get_range(key, offset=offset, length=length)
+
     def open_read(self, key: str, chunk_bytes: int = 1024) -> AsyncIterator[bytes]:
         raise NotImplementedError
 
