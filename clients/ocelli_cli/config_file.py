@@ -93,7 +93,7 @@ def is_readable_by_others(path: Path) -> bool:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file at once; nobody else can read it at any time."""
+    """Replace a file in one step. Only its owner can ever read it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # mkstemp makes files of mode 0600.

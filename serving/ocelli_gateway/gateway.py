@@ -188,7 +188,7 @@ async def running_gateway(
                 waiting_limit=waiting_limit,
             ),
             downloads=build_slots("models are being downloaded", settings.max_concurrent_downloads, waiting_limit),
-            # Nobody waits for a stream, because those that are open have no end.
+            # A request does not wait for a free stream: open ones can last for hours.
             event_streams=build_slots("event streams are open", settings.max_event_streams, 0),
             examples_space=build_space(settings.max_concurrent_uploads),
             classify_space=build_space(settings.max_concurrent_classify_requests),

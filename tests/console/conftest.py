@@ -55,7 +55,7 @@ def line(gateway: GatewayInstance) -> Iterator[Line]:
 
 @pytest.fixture
 def window(browser: Browser, gateway: GatewayInstance) -> Iterator[Window]:
-    """A window with nobody logged in. At the end nothing may have failed in the page, nor been asked of another host."""
+    """A window, logged out. The test fails if a script fails, or if the page sends a request to another host."""
     with open_window(browser, gateway.address) as opened:
         yield opened
         assert opened.faults == []

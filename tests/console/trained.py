@@ -61,7 +61,7 @@ def draw(shape: str | None, seed: int) -> bytes:
 
 
 def shape_zips(count: int = 24) -> dict[str, bytes]:
-    """A zip for each class: in that of "ring" are two boxes, a file that is no image, and a hostile name."""
+    """A zip for each class: the one of "ring" also has two boxes, a text file, and a file with a hostile name."""
     files = {name: {f"{name}-{seed}.jpg": draw(name, seed) for seed in range(count)} for name in CLASSES}
     files["ring"] |= {"really-a-box.jpg": draw("box", 1001), HOSTILE_NAME: draw("box", 1002), "broken.jpg": b"no image"}
     return {name: build_zip(entries) for name, entries in files.items()}

@@ -220,7 +220,7 @@ def record_checks(recorder: Recorder) -> None:
 
 
 def record_fine_tuning(recorder: Recorder) -> None:
-    """A trained network that is no better than the linear heads."""
+    """A tuned network that does not improve on the linear heads."""
     scene, recipe = recorder.scene, {"strategy": "FineTune", "epochs": 1, "learningRate": 1e-6, "batchSize": 8}
     scene.apply(scene.build("tuned", model=recipe))
     recorder.record("fine-tuning", "tuned", lambda item: "fineTuning" in item.get("status", {}).get("progress", {}))

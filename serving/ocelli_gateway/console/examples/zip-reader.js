@@ -1,7 +1,7 @@
 // The files in a zip that somebody drops. Entries are read when they are needed; nothing of a zip is trusted.
 
 const MEGABYTE = 1 << 20;
-/** As in the gateway: a larger entry is no example. */
+/** The limit of the gateway: it skips larger entries. */
 const ENTRY_BYTES_LIMIT = 10 * MEGABYTE;
 const END_SEARCH_BYTES = 65_557;
 const ENTRIES_LIMIT = 100_000;

@@ -1,4 +1,4 @@
-// Images from the camera. It is switched on by a click, and off when it is no longer needed.
+// Images from the camera. A click starts it; it stops when the page no longer needs it.
 
 import { fill, h } from "../dom.js";
 import { button } from "./button.js";
