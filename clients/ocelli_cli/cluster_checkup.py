@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ocelli_cli.findings import Finding, ok, problem, warning
@@ -56,6 +57,11 @@ class Kubectl:
     def items(self, *arguments: str) -> list[Document]:
         """The objects of a list."""
         return list(self.get("get", *arguments).get("items", ()))
+
+    @cached_property
+    def classifiers(self) -> list[Document]:
+        """Those of all namespaces. Two checks look at them."""
+        return self.items(CRD, "--all-namespaces")
 
 
 def check_cluster(context: str, namespace: str | None, timeout_seconds: float | None = None) -> Iterator[Finding]:
@@ -171,7 +177,7 @@ def _check_gpus(kubectl: Kubectl) -> Iterator[Finding]:
     if len(ready) < len(nodes):
         names = [node["metadata"]["name"] for node in nodes if node not in ready]
         yield warning("nodes", f"not ready or not schedulable: {shorten(names)}", "kubectl describe node")
-    wanting = [_name(one) for one in kubectl.items(CRD, "--all-namespaces") if _wants_gpu(one)]
+    wanting = [_name(one) for one in kubectl.classifiers if _wants_gpu(one)]
     if offered:
         yield ok("GPUs", ", ".join(f"{name} offers {number}" for name, number in offered.items()))
     elif wanting:
@@ -190,7 +196,7 @@ def _wants_gpu(classifier: Document) -> bool:
 
 
 def _check_classifiers(kubectl: Kubectl) -> Iterator[Finding]:
-    classifiers = kubectl.items(CRD, "--all-namespaces")
+    classifiers = kubectl.classifiers
     stalled = [one for one in classifiers if _condition(one, "Stalled") == "True"]
     for one in stalled:
         # The message has object, fact and remedy.
