@@ -48,6 +48,15 @@ class ExitCode(IntEnum):
     """Another worker of the training ended: this one starts again with it. It does not count as a retry."""
 
 
+class EvaluationProtocol(StrEnum):
+    """Which images were evaluated, and by which heads."""
+
+    CROSS_VALIDATION = "CrossValidation"
+    """All examples, each by heads that were trained without it."""
+    TEST_SET = "TestSet"
+    """The Classifier's own test set, by the served heads."""
+
+
 class OutcomeReason(StrEnum):
     """Why a training ended."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ocelli_api.outcome import EvaluationProtocol
 from ocelli_gateway.fields import Schema
 from ocelli_gateway.management_fields import DIGEST_SCHEMA
 from ocelli_gateway.management_schemas import COUNT, REVISION
 from ocelli_gateway.schemas import NOT_EMPTY, SHARE, TEXT, TIME, closed, reference
-from ocelli_gateway.stored_report import CROSS_VALIDATION, TEST_SET
 
 _DIGEST: Schema = {**DIGEST_SCHEMA, "description": "SHA-256 of the image's bytes."}
 _CLASS: Schema = {"type": ["string", "null"], "description": "The name of a class; null: none of the classes."}
@@ -57,7 +57,7 @@ QUALITY_SCHEMAS: Mapping[str, Schema] = {
         {
             "revision": REVISION,
             "trained": TIME,
-            "protocol": {"enum": [CROSS_VALIDATION, TEST_SET]},
+            "protocol": {"enum": [str(protocol) for protocol in EvaluationProtocol]},
             "images": {**COUNT, "description": "The images in the confusion matrix: those whose scores are still stored."},
             "accuracy": reference("ShownAccuracy"),
             "calibration_error": SHARE,

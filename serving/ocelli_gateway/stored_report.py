@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ocelli_api.outcome import EvaluationProtocol
 from ocelli_gateway.wire import wire_time
 from ocelli_storage.archives import MEGABYTE
 from ocelli_storage.documents import parse_document
@@ -20,8 +21,6 @@ LIMIT_BYTES = 32 * MEGABYTE
 """50,000 images of which a third are misclassified take 5 MB."""
 VALUES_LIMIT = 600_000
 """Values in a document. Each takes about a hundred bytes of memory, however few it has in the file."""
-TEST_SET = "TestSet"
-CROSS_VALIDATION = "CrossValidation"
 _ENTRIES_LIMIT = 1000
 """In a list of an answer; a count has the total."""
 _NAME_LIMIT_CHARACTERS = 1024
@@ -39,8 +38,7 @@ class StoredReportError(Exception):
 class ReportedEvaluation:
     """What a report says about the quality of a revision."""
 
-    protocol: str
-    """`TEST_SET` or `CROSS_VALIDATION`."""
+    protocol: EvaluationProtocol
     images: int
     accuracy: float
     interval: tuple[float, float]
@@ -93,11 +91,8 @@ def _parse_evaluation(found: Document) -> ReportedEvaluation | None:
         # An earlier release wrote it: the accuracy was another one.
         return None
     lower, upper = found["accuracyInterval"]
-    protocol = found["protocol"]
-    if protocol not in (TEST_SET, CROSS_VALIDATION):
-        raise ValueError("its protocol is not known")
     return ReportedEvaluation(
-        protocol=protocol,
+        protocol=EvaluationProtocol(found["protocol"]),
         images=_count(found["images"]),
         accuracy=_share(found["accuracy"]),
         interval=(_share(lower), _share(upper)),

@@ -6,13 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_api.documents import build_document, named
+from ocelli_api.outcome import EvaluationProtocol
 from ocelli_api.prediction import DECISION_THRESHOLD
 from ocelli_storage.judged import NEGATIVE, predict_classes
 from ocelli_training.fit import Fit
@@ -21,15 +21,6 @@ CALIBRATION_BINS = 10
 _DECIMALS = 6
 _NORMAL_QUANTILE = 1.96
 """Of 95 %, two-sided."""
-
-
-class Protocol(StrEnum):
-    """Which images were evaluated, and by which heads."""
-
-    CROSS_VALIDATION = "CrossValidation"
-    """All examples, each by heads that were trained without it."""
-    TEST_SET = "TestSet"
-    """The Classifier's own test set, by the served heads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +72,7 @@ class Misclassified:
 class Evaluation:
     """The metrics of one training. All scores come from heads and calibrations that were fitted without the scored image."""
 
-    protocol: Protocol = Protocol.CROSS_VALIDATION
+    protocol: EvaluationProtocol = EvaluationProtocol.CROSS_VALIDATION
     images: int
     """Evaluated images, negatives included."""
     accuracy: float
@@ -119,7 +110,7 @@ class Evaluation:
             "calibrationError": _rounded(self.calibration_error),
             "lostByRejection": _rounded(self.lost_by_rejection),
             "classes": [build_document(item) for item in self.classes],
-            **({"excludedImages": self.excluded} if self.protocol is Protocol.TEST_SET else {}),
+            **({"excludedImages": self.excluded} if self.protocol is EvaluationProtocol.TEST_SET else {}),
         }
 
 
@@ -131,7 +122,7 @@ def evaluate(
     images: Sequence[JudgedImage],
     *,
     learned_negatives: bool = False,
-    protocol: Protocol = Protocol.CROSS_VALIDATION,
+    protocol: EvaluationProtocol = EvaluationProtocol.CROSS_VALIDATION,
 ) -> Evaluation:
     """Evaluate a fit. `membership` (bool[N, C]), `groups` of near duplicates (intp[N]) and `images` are those of its examples.
 

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_api.classifier import ClassifierSpec, Correction
+from ocelli_api.outcome import EvaluationProtocol
 from ocelli_training.data_report import judged_images
 from ocelli_training.dataset import Dataset, DatasetError, Example, ExampleSet, SourceReading, build_dataset, join_faults
-from ocelli_training.evaluate import Evaluation, Protocol, evaluate
+from ocelli_training.evaluate import Evaluation, evaluate
 from ocelli_training.fit import Fit
 
 
@@ -97,7 +98,13 @@ class TestImages:
         membership[np.arange(len(self.features)), [example.set_index for example in self.test_set.examples]] = True
         images = judged_images(self.test_set.examples)
         evaluation = evaluate(
-            own, membership, self.groups, class_names, images, learned_negatives=has_negatives, protocol=Protocol.TEST_SET
+            own,
+            membership,
+            self.groups,
+            class_names,
+            images,
+            learned_negatives=has_negatives,
+            protocol=EvaluationProtocol.TEST_SET,
         )
         return replace(evaluation, excluded=len(self.test_set.excluded))
 

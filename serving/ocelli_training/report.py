@@ -15,12 +15,12 @@ import jinja2
 from markupsafe import Markup
 
 from ocelli_api.documents import build_document
-from ocelli_api.outcome import Comparison
+from ocelli_api.outcome import Comparison, EvaluationProtocol
 from ocelli_api.times import format_time
 from ocelli_model.artifact import Artifact
 from ocelli_training.data_report import DataReport, image_name
 from ocelli_training.dataset import Example
-from ocelli_training.evaluate import Evaluation, Protocol
+from ocelli_training.evaluate import Evaluation
 from ocelli_training.fit import Recipe
 from ocelli_training.settings import TrainerSettings
 
@@ -84,7 +84,7 @@ class Report:
         return {"linearAccuracy": summary["accuracy"], "linearAccuracyInterval": summary["accuracyInterval"]}
 
     def _excluded(self) -> dict[str, Any]:
-        if self.evaluation.protocol is not Protocol.TEST_SET:
+        if self.evaluation.protocol is not EvaluationProtocol.TEST_SET:
             return {}
         return {"excluded": [image_name(example) for example in self.excluded_from_test[:EXCLUDED_REPORTED]]}
 
