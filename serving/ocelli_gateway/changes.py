@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ocelli_api.classifier import Classifier, ClassifierSpec
-from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle
+from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_errors import ClassifierChangedError
 from ocelli_gateway.classifier_store import ClassifierStore
@@ -20,7 +20,7 @@ from ocelli_gateway.committed_manifest import build_committed_manifest
 from ocelli_gateway.corrections import CorrectedSpec, RequestedCorrection, merge_corrections
 from ocelli_gateway.refusals import ClassifierNotReadyError, ConflictError, InputError, NotFoundError, UnavailableError
 from ocelli_gateway.spec_patch import build_spec_patch
-from ocelli_gateway.write_rules import check_learns, check_writable
+from ocelli_gateway.write_rules import check_learns, check_writable, waits_for_people
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
 
@@ -163,6 +163,5 @@ def _check_not_training(classifier: Classifier) -> None:
         raise InputError(
             f"The classifier {classifier_id} is pinned to the revision {spec.pinned_revision}, so nothing is trained; unpin it."
         )
-    waits = spec.suspend or find_awaited_approval(classifier) is not None
-    if lifecycle(classifier) in (Lifecycle.TRAINING, Lifecycle.RETRAINING) and not waits:
+    if lifecycle(classifier) in (Lifecycle.TRAINING, Lifecycle.RETRAINING) and not waits_for_people(classifier):
         raise ClassifierNotReadyError(f"The classifier {classifier_id} is being trained already; wait until that has ended.")

@@ -41,11 +41,14 @@ def check_learns(classifier: Classifier) -> None:
         )
 
 
+def waits_for_people(classifier: Classifier) -> bool:
+    """Whether its training is suspended or awaits approval. Nothing is trained then, so more images can come."""
+    return classifier.spec.suspend or find_awaited_approval(classifier) is not None
+
+
 def check_first_training_ended(classifier: Classifier) -> None:
     """Raises ClassifierNotReadyError while it has not."""
-    # Nothing is trained while it is suspended, so more images can come.
-    waits = classifier.spec.suspend or find_awaited_approval(classifier) is not None
-    if lifecycle(classifier) is Lifecycle.TRAINING and not waits:
+    if lifecycle(classifier) is Lifecycle.TRAINING and not waits_for_people(classifier):
         raise ClassifierNotReadyError(
             f"The classifier {classifier.classifier_id} is in its first training; retrain it when the training has ended."
         )
