@@ -7,24 +7,22 @@ are not written: the refusal has the manifest to commit instead. It must not kno
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ocelli_api.classifier import Classifier, ClassifierSpec
+from ocelli_api.classifier import Classifier, ClassifierSpec, Manifest
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_errors import ClassifierChangedError
 from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.committed_manifest import build_committed_manifest
 from ocelli_gateway.corrections import CorrectedSpec, RequestedCorrection, merge_corrections
+from ocelli_gateway.guarded_writes import GuardedWrites
 from ocelli_gateway.refusals import ClassifierNotReadyError, ConflictError, InputError, NotFoundError, UnavailableError
 from ocelli_gateway.spec_patch import build_spec_patch
 from ocelli_gateway.write_rules import check_learns, check_writable, waits_for_people
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
-
-WRITE_ATTEMPTS = 10
 
 Change = Callable[[Classifier], Awaitable[ClassifierSpec]]
 """The spec that a Classifier should have. It raises a GatewayError where the change is not possible."""
@@ -48,23 +46,22 @@ class Changes:
     def __init__(self, store: ClassifierStore, objects: ObjectStore, *, replica_delay_seconds: float) -> None:
         self._store = store
         self._objects = objects
-        self._replica_delay_seconds = replica_delay_seconds
+        self._writes = GuardedWrites(store, replica_delay_seconds=replica_delay_seconds)
 
     async def apply(self, caller: Caller, classifier_id: str, change: Change) -> Classifier:
         """Make a change. One that holds already writes nothing."""
-        for _ in range(WRITE_ATTEMPTS):
-            classifier = await self._store.read(caller.namespace, classifier_id)
+
+        async def plan(classifier: Classifier) -> Manifest | None:
             spec = await change(classifier)
             _refuse_manifest_change(classifier, spec)
-            if spec == classifier.spec:
-                return classifier
-            try:
-                changed = await self._store.change(classifier, build_spec_patch(classifier.spec, spec))
-            except ClassifierChangedError:
-                continue
-            await asyncio.sleep(self._replica_delay_seconds)
-            return changed
-        raise UnavailableError(f"The classifier {classifier_id} is being changed too often by others; try again.")
+            return None if spec == classifier.spec else build_spec_patch(classifier.spec, spec)
+
+        try:
+            return await self._writes.apply(caller, classifier_id, plan)
+        except ClassifierChangedError as error:
+            raise UnavailableError(
+                f"The classifier {classifier_id} is being changed too often by others; try again."
+            ) from error
 
     async def approve(self, caller: Caller, classifier_id: str, revision: str) -> Classifier:
         """Let a trained revision serve that waits for approval or does not meet its gates. Raises InputError."""

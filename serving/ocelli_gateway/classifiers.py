@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 
-from ocelli_api.classifier import Classifier, ClassifierSpec, DataRetention
+from ocelli_api.classifier import Classifier, ClassifierSpec, DataRetention, Manifest
 from ocelli_api.export import ExportFormat
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
@@ -22,6 +22,7 @@ from ocelli_gateway.classifier_errors import ClassifierChangedError, NameTakenEr
 from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.definitions import DamagedArtifactError, Definitions
 from ocelli_gateway.example_sets import ExampleSet, name_uploads
+from ocelli_gateway.guarded_writes import GuardedWrites
 from ocelli_gateway.known_classifiers import BriefClassifier
 from ocelli_gateway.manifests import (
     ExampleTerms,
@@ -46,7 +47,7 @@ from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
 
-WRITE_ATTEMPTS = 10
+DRAW_ATTEMPTS = 10
 _MAX_CONCURRENT_DESCRIPTIONS = 8
 _ANNOUNCED_LIMIT = 10_000
 _SETTLED = (Lifecycle.READY, Lifecycle.FAILED)
@@ -68,6 +69,7 @@ class Classifiers:
         self._objects = objects
         self._definitions = definitions
         self._usage = usage
+        self._writes = GuardedWrites(store, replica_delay_seconds=replica_delay_seconds)
         self._replica_delay_seconds = replica_delay_seconds
         self._announced: Recent[tuple[str, Lifecycle, str, int], float] = Recent(_ANNOUNCED_LIMIT)
 
@@ -83,7 +85,7 @@ class Classifiers:
         spec = grow_definition(empty, name_uploads(sets), round_number=1, customer=terms.customer)
         check_size(spec)
         async with self._usage.adding_classifier(caller), self._usage.adding_bytes(caller, count_bytes(sets)):
-            for _ in range(WRITE_ATTEMPTS):
+            for _ in range(DRAW_ATTEMPTS):
                 classifier_id = build_classifier_id(name, 1 + secrets.randbelow(NUMBER_LIMIT))
                 location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
                 manifest = build_classifier(caller.namespace, classifier_id, spec, customer=terms.customer)
@@ -164,18 +166,17 @@ class Classifiers:
             NotFoundError, ConflictError: there is none, or REST may not change it.
             ClusterError: it could not be stored.
         """
-        for _ in range(WRITE_ATTEMPTS):
-            classifier = await self._store.read(caller.namespace, classifier_id)
+
+        async def plan(classifier: Classifier) -> Manifest | None:
             check_writable(classifier)
-            if classifier.spec.suspend is suspend:
-                return await self._describe(caller, classifier)
-            try:
-                changed = await self._store.change(classifier, build_suspension_patch(suspend=suspend))
-            except ClassifierChangedError:
-                continue
-            await asyncio.sleep(self._replica_delay_seconds)
-            return await self._describe(caller, changed)
-        raise UnavailableError(f"The classifier {classifier_id} changes too fast to be suspended or resumed; try again.")
+            return None if classifier.spec.suspend is suspend else build_suspension_patch(suspend=suspend)
+
+        try:
+            changed = await self._writes.apply(caller, classifier_id, plan)
+        except ClassifierChangedError as error:
+            message = f"The classifier {classifier_id} changes too fast to be suspended or resumed; try again."
+            raise UnavailableError(message) from error
+        return await self._describe(caller, changed)
 
     async def retrain(
         self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet], terms: ExampleTerms
@@ -200,8 +201,8 @@ class Classifiers:
         self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet], terms: ExampleTerms
     ) -> ClassifierDetails:
         location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
-        for _ in range(WRITE_ATTEMPTS):
-            classifier = await self._store.read(caller.namespace, classifier_id)
+
+        async def plan(classifier: Classifier) -> Manifest:
             check_retrainable(classifier)
             served = await self._served_definition(classifier)
             if served is None:
@@ -215,15 +216,14 @@ class Classifiers:
             # At each attempt: another change of the object may have erased the same zip. Unused zips are left to the next
             # erasure and to the operator's sweep: the same zip may belong to an earlier round.
             await self._store_uploads(location, sets)
-            try:
-                changed = await self._store.change(classifier, build_retrain_patch(classifier, spec, terms))
-            except ClassifierChangedError:
-                continue
-            # Clients that poll another replica must not take the earlier revision for the outcome.
-            await asyncio.sleep(self._replica_delay_seconds)
-            await self._restore_uploads(caller, location, sets)
-            return await self._describe(caller, changed)
-        raise UnavailableError(f"The classifier {classifier_id} changes too fast to be retrained; try again.")
+            return build_retrain_patch(classifier, spec, terms)
+
+        try:
+            changed = await self._writes.apply(caller, classifier_id, plan)
+        except ClassifierChangedError as error:
+            raise UnavailableError(f"The classifier {classifier_id} changes too fast to be retrained; try again.") from error
+        await self._restore_uploads(caller, location, sets)
+        return await self._describe(caller, changed)
 
     async def delete(self, caller: Caller, classifier_id: str) -> None:
         """Delete a classifier; returns once every replica knows.

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from ocelli_api.export import ExportFormat
 from ocelli_gateway import fields, operations
 from ocelli_gateway.classify_plan import parse_classify_request
+from ocelli_gateway.counted_uploads import receive_counted
 from ocelli_gateway.example_sets import check_archives, parse_example_sets
 from ocelli_gateway.export_files import ExportFile, open_bill_of_materials, open_export, open_report
 from ocelli_gateway.gateway import Gateway
@@ -25,7 +26,7 @@ from ocelli_gateway.operations import CLASSIFY_LIMITS, EXAMPLES_LIMITS
 from ocelli_gateway.refusals import InputError, ParameterError
 from ocelli_gateway.routing import CallerRequest, Handler, OpenRequest, T
 from ocelli_gateway.tokens import TokenSubject
-from ocelli_gateway.uploads import RECEIVED_KEY, Form, check_declared_length, declared_length, has_body, media_type
+from ocelli_gateway.uploads import Form, check_declared_length, has_body, media_type
 
 TOKEN_FORM_BYTES_LIMIT = 16 * 1024
 """The sender of a token request has not shown credentials yet: not much more than a key is read."""
@@ -171,18 +172,8 @@ class Handlers:
         if _is_empty_form(v3.request):
             yield Form()
             return
-        async with AsyncExitStack() as held:
-            counting = self._gateway.rates.counting_upload(
-                v3.tenant,
-                v3.caller.quota,
-                declared_length(v3.request.headers),
-                limit_bytes=EXAMPLES_LIMITS.body_bytes,
-                received_bytes=lambda: v3.request.scope.get(RECEIVED_KEY, 0),
-            )
-            with counting:
-                space = self._gateway.examples_space
-                received = space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS, tenant=v3.tenant)
-                form = await held.enter_async_context(received)
+        received = self._gateway.examples_space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS, tenant=v3.tenant)
+        async with receive_counted(self._gateway.rates, v3, received, EXAMPLES_LIMITS.body_bytes) as form:
             yield form
 
     @asynccontextmanager

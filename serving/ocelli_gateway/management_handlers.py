@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -16,6 +16,7 @@ from ocelli_gateway.body_fields import SentBody, parse_body
 from ocelli_gateway.changes import CorrectionResult
 from ocelli_gateway.committed_manifest import build_committed_manifest
 from ocelli_gateway.corrections import describe_effect, find_made_revision
+from ocelli_gateway.counted_uploads import receive_counted
 from ocelli_gateway.event_stream import EVENT_STREAM_TYPE, EventStream, StreamTerms, write_events
 from ocelli_gateway.example_changes import NewClassifier, Removal
 from ocelli_gateway.example_sets import check_archive, describe_fault
@@ -25,7 +26,7 @@ from ocelli_gateway.operation import Operation
 from ocelli_gateway.operations import EXAMPLES_LIMITS
 from ocelli_gateway.refusals import InputError, ParameterError, UnauthorizedError
 from ocelli_gateway.routing import CallerRequest, Handler
-from ocelli_gateway.uploads import RECEIVED_KEY, SpooledFile, check_declared_length, declared_length
+from ocelli_gateway.uploads import check_declared_length, declared_length
 from ocelli_storage.archives import MEGABYTE
 
 BODY_BYTES_LIMIT = MEGABYTE
@@ -121,15 +122,16 @@ class ManagementHandlers:
 
     async def _put_upload(self, known: CallerRequest) -> Response:
         classifier_id, sha256 = known.read(fields.CLASSIFIER_ID), known.read(own.SHA256)
-        declared_bytes = declared_length(known.request.headers)
-        if declared_bytes is None:
+        if declared_length(known.request.headers) is None:
             raise ParameterError("The header Content-Length is missing; give the number of bytes of the zip.")
         check_declared_length(known.request.headers, EXAMPLES_LIMITS.file_bytes)
         uploads = self._gateway.pending_uploads
         stored = await uploads.check(known.caller, classifier_id, sha256)
         if stored is not None:
             return JSONResponse({"sha256": sha256, "bytes": stored.size_bytes})
-        async with self._receive_zip(known, f"{sha256}.zip", declared_bytes) as file:
+        limit_bytes = EXAMPLES_LIMITS.file_bytes
+        received = self._gateway.examples_space.receive_file(known.request, f"{sha256}.zip", limit_bytes, tenant=known.tenant)
+        async with receive_counted(self._gateway.rates, known, received, limit_bytes) as file:
             if file.sha256 != sha256:
                 raise InputError(
                     f"The body has the digest {file.sha256} and not {sha256}; it was damaged on the way; send it again."
@@ -207,23 +209,6 @@ class ManagementHandlers:
         classifier_id, body = known.read(fields.CLASSIFIER_ID), await self._read_body(known)
         async with self._gateway.requests.slot(known.tenant, left=known.left):
             return JSONResponse(await self._gateway.overview.describe(await change(classifier_id, body)))
-
-    @asynccontextmanager
-    async def _receive_zip(self, known: CallerRequest, name: str, declared_bytes: int) -> AsyncIterator[SpooledFile]:
-        """The body as a file until the context is left. It counts towards the quota of the upload rate."""
-        limit_bytes, space = EXAMPLES_LIMITS.file_bytes, self._gateway.examples_space
-        async with AsyncExitStack() as held:
-            counting = self._gateway.rates.counting_upload(
-                known.tenant,
-                known.caller.quota,
-                declared_bytes,
-                limit_bytes=limit_bytes,
-                received_bytes=lambda: known.request.scope.get(RECEIVED_KEY, 0),
-            )
-            with counting:
-                received = space.receive_file(known.request, name, limit_bytes, tenant=known.tenant)
-                file = await held.enter_async_context(received)
-            yield file
 
     async def _read_body(self, known: CallerRequest) -> SentBody:
         space = self._gateway.classify_space
