@@ -37,6 +37,12 @@ def ocelli(samples: Path) -> Ocelli:
     return connect(Path(os.environ["KUBECONFIG"]), os.environ[ADDRESS_VARIABLE], samples)
 
 
+@pytest.fixture
+def client(ocelli: Ocelli) -> Iterator[httpx.Client]:
+    with ocelli.client() as client:
+        yield client
+
+
 @pytest.fixture(scope="session")
 def new_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A second cluster of one node, with the images on it. Each test installs what it needs, and removes it."""
