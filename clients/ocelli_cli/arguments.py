@@ -49,7 +49,7 @@ def complete_revisions(ctx: typer.Context, incomplete: str) -> Iterator[tuple[st
 
 def _build_session(ctx: typer.Context) -> Session:
     return Session(
-        output=Output(format=OutputFormat.NAME),
+        output=Output(format=OutputFormat.NAME, quiet=True),
         context_name=ctx.params.get("context"),
         timeout_seconds=COMPLETION_SECONDS,
         environment=os.environ,

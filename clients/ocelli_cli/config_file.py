@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from ocelli_client.connection import check_address
 from ocelli_client.errors import OcelliError
 
 
@@ -77,11 +78,23 @@ def load_config_file(path: Path) -> ConfigFile:
         ) from error
     try:
         contexts = {name: Context(**values) for name, values in (document.get("contexts") or {}).items()}
-        return ConfigFile(path=path, current=document.get("current_context"), contexts=contexts)
-    except (AttributeError, TypeError) as error:
+        for name, context in contexts.items():
+            _check_context(name, context)
+    except (AttributeError, TypeError, OcelliError) as error:
         raise ConfigFileError(
             f"{path} is not a configuration of ocelli ({_first_line(error)}); correct or delete it"
         ) from error
+    return ConfigFile(path=path, current=document.get("current_context"), contexts=contexts)
+
+
+def _check_context(name: str, context: Context) -> None:
+    for field_name, value in context.to_yaml().items():
+        if not isinstance(value, str):
+            raise ConfigFileError(f"context {name}: {field_name} is not a text; put it into quotes")
+    try:
+        check_address(context.url)
+    except OcelliError as error:
+        raise ConfigFileError(f"context {name}: {error}") from error
 
 
 def is_readable_by_others(path: Path) -> bool:

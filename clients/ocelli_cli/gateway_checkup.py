@@ -19,9 +19,9 @@ from ocelli_cli.config_file import Context
 from ocelli_cli.findings import Finding, Level, ok, problem, warning
 from ocelli_cli.session import Session, build_options
 from ocelli_client import Card, LoginError, NotFoundError, Ocelli, OcelliError
+from ocelli_client.connection import sends_clear_text
 from ocelli_client.texts import count, shorten
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PROBE_PIXELS = 64
 # Reasons of the condition Ready for which a person has to act, though the classifier has not failed.
 _WAITING = {
@@ -71,7 +71,7 @@ def _check_connection(context: Context, ocelli: Ocelli) -> Iterator[Finding]:
         yield problem("address", fact, "check the address, proxies, and whether the gateway runs")
         return
     yield ok("address", f"{parts.hostname} answers")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+    if sends_clear_text(context.url):
         yield warning("TLS", "the connection is not encrypted; credentials are sent in clear text", "use an https address")
     elif parts.scheme == "https":
         yield ok("TLS", "the certificate is accepted")

@@ -19,6 +19,7 @@ from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.output import Payload, build_table, cells
 from ocelli_cli.session import Session, build_options, can_ask
 from ocelli_client import NotFoundError, Ocelli
+from ocelli_client.connection import check_address
 
 PANEL = "Set up"
 
@@ -61,6 +62,8 @@ def log_in(
     """
     if password_stdin and (api_key_stdin or user is None):
         raise UsageError("--password-stdin needs --user, and excludes --api-key-stdin")
+    check_address(url)
+    session.warn_of_clear_text(url)
     context = _ask(session, Context(url=url, user=user, certificate_authority=ca), password_stdin, api_key_stdin, no_input)
     with Ocelli(**build_options(context, session.timeout_seconds)) as ocelli:
         found = ocelli.session()

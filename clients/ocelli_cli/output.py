@@ -46,6 +46,8 @@ class Output:
     """Both streams of one run."""
 
     format: OutputFormat
+    quiet: bool = False
+    """Without warnings: what a shell runs while a person types must not print between the words."""
 
     def print(self, payload: Payload) -> None:
         """The result, on standard output."""
@@ -75,6 +77,8 @@ class Output:
 
     def warn(self, message: str) -> None:
         """A sentence for people that needs their attention, on standard error."""
+        if self.quiet:
+            return
         build_console(stderr=True).print(Text.assemble(("Warning: ", "yellow"), printable(message)), soft_wrap=True)
 
     def fail(self, message: str) -> None:

@@ -15,6 +15,7 @@ from ocelli_cli.config_file import ConfigFile, Context, find_config_path, is_rea
 from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.output import Output
 from ocelli_client import LoginError, NotFoundError, Ocelli, OcelliError, WaitTimeoutError
+from ocelli_client.connection import check_address, sends_clear_text
 
 _CALL_SECONDS = 60.0
 
@@ -66,6 +67,7 @@ class Session:
         given = self.environment.get
         url = given("OCELLI_URL")
         if url:
+            _check_variable("OCELLI_URL", url)
             # Credentials are for one gateway: they never go to another one.
             stored = stored if stored is not None and stored.url.rstrip("/") == url.rstrip("/") else Context(url=url)
         if stored is None:
@@ -83,7 +85,14 @@ class Session:
 
     def connect(self) -> Ocelli:
         """A client of the gateway."""
-        return Ocelli(**build_options(self.find_context(), self.timeout_seconds))
+        context = self.find_context()
+        self.warn_of_clear_text(context.url)
+        return Ocelli(**build_options(context, self.timeout_seconds))
+
+    def warn_of_clear_text(self, url: str) -> None:
+        """A warning before credentials are sent so that others can read them."""
+        if sends_clear_text(url):
+            self.output.warn(f"{url} is not encrypted: the credentials are sent in clear text; use an https address")
 
     def find_remaining_seconds(self) -> float | None:
         """What is left of `--timeout`; None without one."""
@@ -95,6 +104,13 @@ class Session:
         """Raise WaitTimeoutError once `--timeout` has passed."""
         if self.find_remaining_seconds() == 0:
             raise WaitTimeoutError(f"{what}: timed out after {self.timeout_seconds:g} s")
+
+
+def _check_variable(name: str, url: str) -> None:
+    try:
+        check_address(url)
+    except OcelliError as error:
+        raise OcelliError(f"{name}: {error}") from error
 
 
 def build_options(context: Context, timeout_seconds: float | None = None) -> dict[str, Any]:
