@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
@@ -56,7 +57,10 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
 def command(
     app: typer.Typer, name: str, *, panel: str | None = None
 ) -> Callable[[Callable[Concatenate[Session, P], None]], Callable[Concatenate[Session, P], None]]:
-    """Add a function to an app. Its first parameter is the session; the others are arguments and options."""
+    """Add a function to an app. Its first parameter is the session; the others are arguments and options.
+
+    A parameter of a dataclass stands for the fields of it: options that several commands share.
+    """
 
     def register(function: Callable[Concatenate[Session, P], None]) -> Callable[Concatenate[Session, P], None]:
         app.command(name, rich_help_panel=panel)(_build_callback(function))
@@ -67,10 +71,13 @@ def command(
 
 def _build_callback(function: Callable[..., None]) -> Callable[..., None]:
     hints = get_type_hints(function, include_extras=True)
-    given = [
-        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in list(inspect.signature(function).parameters.values())[1:]
-    ]
+    groups = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind) and kind is not Session}
+    given: list[inspect.Parameter] = []
+    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        if parameter.name in groups:
+            given += _list_fields(groups[parameter.name])
+        else:
+            given.append(parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY))
     common = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, (annotation, default) in _OPTIONS.items()
@@ -80,6 +87,8 @@ def _build_callback(function: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         output = Output(format=values.pop("output"))
         session = Session(output=output, context_name=values.pop("context"), timeout_seconds=values.pop("timeout"))
+        for name, kind in groups.items():
+            values[name] = kind(**{field.name: values.pop(field.name) for field in dataclasses.fields(kind)})
         try:
             function(session, **values)
         except OcelliError as error:
@@ -96,6 +105,14 @@ def _build_callback(function: Callable[..., None]) -> Callable[..., None]:
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del run.__wrapped__
     return run
+
+
+def _list_fields(kind: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(kind, include_extras=True)
+    return [
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
+        for field in dataclasses.fields(kind)
+    ]
 
 
 def describe(error: OcelliError) -> str:
