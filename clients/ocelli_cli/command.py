@@ -29,14 +29,17 @@ def _complete_contexts(incomplete: str) -> list[str]:
 
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "output": (
-        Annotated[OutputFormat, typer.Option("--output", "-o", help="Format of the result.", rich_help_panel=PANEL)],
+        Annotated[
+            OutputFormat,
+            typer.Option("--output", "-o", help="The format of the result on standard output.", rich_help_panel=PANEL),
+        ],
         OutputFormat.HUMAN,
     ),
     "context": (
         Annotated[
             str | None,
             typer.Option(
-                help="The gateway to use; `ocelli contexts` lists them.",
+                help="The gateway to use, one of `ocelli contexts`; by default OCELLI_CONTEXT, or the current one.",
                 rich_help_panel=PANEL,
                 autocompletion=_complete_contexts,
                 metavar="NAME",
@@ -47,9 +50,19 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "timeout": (
         Annotated[
             float | None,
-            typer.Option(help="Give up after this many seconds.", rich_help_panel=PANEL, min=0.1, metavar="SECONDS"),
+            typer.Option(
+                help="Give up after this many seconds; by default never.", rich_help_panel=PANEL, min=0.1, metavar="SECONDS"
+            ),
         ],
         None,
+    ),
+    "yes": (
+        Annotated[bool, typer.Option("--yes", "-y", help="Answer every question with yes.", rich_help_panel=PANEL)],
+        False,
+    ),
+    "no_input": (
+        Annotated[bool, typer.Option("--no-input", help="Never ask; fail where an answer is needed.", rich_help_panel=PANEL)],
+        False,
     ),
 }
 
@@ -86,7 +99,13 @@ def _build_callback(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(**values: Any) -> None:
         output = Output(format=values.pop("output"))
-        session = Session(output=output, context_name=values.pop("context"), timeout_seconds=values.pop("timeout"))
+        session = Session(
+            output=output,
+            context_name=values.pop("context"),
+            timeout_seconds=values.pop("timeout"),
+            yes=values.pop("yes"),
+            no_input=values.pop("no_input"),
+        )
         for name, kind in groups.items():
             values[name] = kind(**{field.name: values.pop(field.name) for field in dataclasses.fields(kind)})
         try:
@@ -96,6 +115,12 @@ def _build_callback(function: Callable[..., None]) -> Callable[..., None]:
             # The gateway was given no more time than was left.
             late = isinstance(error, NotReachableError) and session.find_remaining_seconds() == 0
             raise typer.Exit(ExitCode.TIMED_OUT if late else find_exit_code(error)) from error
+        except BrokenPipeError:
+            # The reader of a pipe has enough, as in `ocelli list | head -1`; click ends the program.
+            raise
+        except OSError as error:
+            output.fail(f"{error.filename or 'A file'} cannot be read or written: {error.strerror or error}")
+            raise typer.Exit(ExitCode.FAILED) from error
         except KeyboardInterrupt as error:
             output.fail("interrupted")
             raise typer.Exit(ExitCode.INTERRUPTED) from error
@@ -103,6 +128,8 @@ def _build_callback(function: Callable[..., None]) -> Callable[..., None]:
     parameters = [*given, *common]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    # Paragraphs fit any width of a terminal.
+    run.__doc__ = "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(function.__doc__ or "").split("\n\n"))
     del run.__wrapped__
     return run
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,15 +108,36 @@ def is_readable_by_others(path: Path) -> bool:
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file in one step. Only its owner can ever read it."""
+    with _written_beside(path, text) as temporary:
+        temporary.replace(path)
+
+
+def create_private(path: Path, text: str) -> bool:
+    """Write a file that does not exist yet. False if it exists, also if another program has just written it."""
+    with _written_beside(path, text) as temporary:
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        return True
+
+
+@contextmanager
+def _written_beside(path: Path, text: str) -> Iterator[Path]:
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # mkstemp makes files of mode 0600.
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        temporary = Path(name)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-        Path(temporary).replace(path)
+        yield temporary
     except OSError as error:
         raise ConfigFileError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _first_line(error: Any) -> str:

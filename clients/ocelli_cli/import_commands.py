@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from ocelli_cli.arguments import FolderArgument, NameArgument, NegativesOption, NoInputOption, SuspendOption, WaitOption
+from ocelli_cli.arguments import FolderArgument, NameArgument, NegativesOption, SuspendOption, WaitOption
 from ocelli_cli.command import command
 from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.listed_import import ImportRequest, Source, import_listing
-from ocelli_cli.session import Session, can_ask
+from ocelli_cli.session import Session
 from ocelli_client.folders import list_folder
 from ocelli_import.coco import read_coco
 from ocelli_import.custom_vision import check_counts, fetch_original, read_project
@@ -92,7 +92,9 @@ class RemoteImportOptions(ImportOptions):
 
 ImagesOption = Annotated[
     Path | None,
-    typer.Option("--images", metavar="FOLDER", help="The folder that paths are relative to; by default that of the file."),
+    typer.Option(
+        "--images", metavar="FOLDER", help="The folder that paths are relative to; by default the folder of the file."
+    ),
 ]
 
 
@@ -104,12 +106,18 @@ class TableImportOptions(RemoteImportOptions):
     path_column: Annotated[
         str | None,
         typer.Option(
-            "--path-column", metavar="NAME", help="The column with paths or addresses; by default the one with a usual name."
+            "--path-column",
+            metavar="NAME",
+            help="The column with paths or addresses; by default one with a usual name, such as path, file or url.",
         ),
     ] = None
     class_column: Annotated[
         str | None,
-        typer.Option("--class-column", metavar="NAME", help="The column with classes; by default the one with a usual name."),
+        typer.Option(
+            "--class-column",
+            metavar="NAME",
+            help="The column with classes; by default one with a usual name, such as class or label.",
+        ),
     ] = None
 
     def build_table_options(self) -> TableOptions:
@@ -143,6 +151,8 @@ def import_folder(
     """Create a classifier from a folder, with classes renamed or left out.
 
     If the folders already have the right names, use `ocelli create`.
+
+    Example: ocelli import folder pets photos --rename Katze=cat --skip-class trash
     """
     request = options.build_request(name)
     examples, notices = list_folder(folder, negatives=negatives)
@@ -164,6 +174,8 @@ def import_csv(
 
     A path may be an http or https address. The first line has the names of the columns,
     unless there are just two: path and class.
+
+    Example: ocelli import csv pets list.csv --images photos --dry-run
     """
     request = options.build_request(name)
     _import_file(session, file, read_csv(file, options.build_table_options()), request)
@@ -228,7 +240,6 @@ def import_custom_vision(
             help=f"A file with the training key. By default the variable {KEY_VARIABLE}, or else the command asks.",
         ),
     ] = None,
-    no_input: NoInputOption = False,
 ) -> None:
     """Create a classifier from a project of Azure Custom Vision.
 
@@ -239,7 +250,7 @@ def import_custom_vision(
     address = endpoint or session.environment.get(ENDPOINT_VARIABLE)
     if not address:
         raise UsageError(f"The endpoint of the training resource is not known; give --endpoint URL, or set {ENDPOINT_VARIABLE}")
-    with TrainingApi(address, _read_key(session, key_file, no_input=no_input)) as api, open_client() as client:
+    with TrainingApi(address, _read_key(session, key_file)) as api, open_client() as client:
         read = read_project(api, project)
         fetcher = Fetcher(client=client)
 
@@ -255,7 +266,7 @@ def import_custom_vision(
         import_listing(session, read.listing, request, source)
 
 
-def _read_key(session: Session, key_file: Path | None, *, no_input: bool) -> TrainingKey:
+def _read_key(session: Session, key_file: Path | None) -> TrainingKey:
     if key_file is not None:
         try:
             return TrainingKey(key_file.read_text(encoding="utf-8"))
@@ -264,7 +275,7 @@ def _read_key(session: Session, key_file: Path | None, *, no_input: bool) -> Tra
     key = session.environment.get(KEY_VARIABLE)
     if key:
         return TrainingKey(key)
-    if not can_ask(no_input=no_input):
+    if not session.can_ask():
         raise UsageError(f"The training key is not known; set {KEY_VARIABLE}, or give --training-key-file FILE")
     return TrainingKey(typer.prompt("Training key", hide_input=True, err=True))
 

@@ -53,18 +53,18 @@ class Output:
         """The result, on standard output."""
         match self.format:
             case OutputFormat.JSON:
-                print(json.dumps(payload.document, indent=2, ensure_ascii=False))
+                _write(json.dumps(payload.document, indent=2, ensure_ascii=False))
             case OutputFormat.YAML:
-                print(yaml.safe_dump(payload.document, sort_keys=False, allow_unicode=True), end="")
+                _write(yaml.safe_dump(payload.document, sort_keys=False, allow_unicode=True).rstrip("\n"))
             case OutputFormat.HUMAN if payload.human is not None:
                 build_console().print(payload.human, soft_wrap=isinstance(payload.human, Text))
             case _:
                 for name in payload.names:
-                    print(name)
+                    _write(name)
 
     def print_line(self, line: str) -> None:
         """One line of a result that goes on; readers of a pipe get it at once."""
-        print(printable(line) if self.format is OutputFormat.HUMAN else line, flush=True)
+        _write(printable(line) if self.format is OutputFormat.HUMAN else line)
 
     @staticmethod
     def text(message: str) -> Text:
@@ -124,6 +124,11 @@ def build_table(*columns: str) -> Table:
 def cells(*values: object) -> list[Text]:
     """Values for a row: names of users never act on the terminal."""
     return [value if isinstance(value, Text) else Text(printable("" if value is None else str(value))) for value in values]
+
+
+def _write(text: str) -> None:
+    """A line of the result as it is; on a terminal without characters that act on it."""
+    print(printable(text) if sys.stdout.isatty() else text, flush=True)
 
 
 def printable(text: str) -> str:

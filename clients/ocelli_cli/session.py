@@ -13,7 +13,7 @@ import typer
 
 from ocelli_cli.config_file import ConfigFile, Context, find_config_path, is_readable_by_others, load_config_file
 from ocelli_cli.exit_codes import UsageError
-from ocelli_cli.output import Output
+from ocelli_cli.output import Output, printable
 from ocelli_client import LoginError, NotFoundError, Ocelli, OcelliError, WaitTimeoutError
 from ocelli_client.connection import check_address, sends_clear_text
 
@@ -31,6 +31,8 @@ class Session:
     output: Output
     context_name: str | None = None
     timeout_seconds: float | None = None
+    yes: bool = False
+    no_input: bool = False
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     started: float = field(default_factory=time.monotonic)
 
@@ -87,7 +89,22 @@ class Session:
         """A client of the gateway."""
         context = self.find_context()
         self.warn_of_clear_text(context.url)
-        return Ocelli(**build_options(context, self.timeout_seconds))
+        return Ocelli(**self.build_options(context))
+
+    def build_options(self, context: Context) -> dict[str, Any]:
+        """The options of a client for a context."""
+        limit = self.timeout_seconds
+        options = {
+            "url": context.url,
+            "timeout_seconds": _CALL_SECONDS if limit is None else max(0.1, min(_CALL_SECONDS, limit)),
+            "deadline": None if limit is None else self.started + limit,
+            "verify": context.certificate_authority or True,
+        }
+        if context.token:
+            return options | {"token": context.token}
+        if context.api_key:
+            return options | {"api_key": context.api_key}
+        return options | {"user": context.user, "password": context.password}
 
     def warn_of_clear_text(self, url: str) -> None:
         """A warning before credentials are sent so that others can read them."""
@@ -105,40 +122,28 @@ class Session:
         if self.find_remaining_seconds() == 0:
             raise WaitTimeoutError(f"{what}: timed out after {self.timeout_seconds:g} s")
 
+    def can_ask(self) -> bool:
+        """Whether a person can answer a question."""
+        return not self.no_input and sys.stdin.isatty()
+
+    def check_confirmed(self, question: str) -> None:
+        """Ask a person, unless `--yes` has answered.
+
+        Raises:
+            UsageError: there is no terminal, or `--no-input` is given.
+            DeclinedError: the answer is no.
+        """
+        if self.yes:
+            return
+        if not self.can_ask():
+            reason = "--no-input is given" if self.no_input else "There is no terminal to answer on"
+            raise UsageError(f"{question} {reason}; repeat the command with --yes")
+        if not typer.confirm(printable(question), err=True):
+            raise DeclinedError("Nothing was changed")
+
 
 def _check_variable(name: str, url: str) -> None:
     try:
         check_address(url)
     except OcelliError as error:
         raise OcelliError(f"{name}: {error}") from error
-
-
-def build_options(context: Context, timeout_seconds: float | None = None) -> dict[str, Any]:
-    """The options of a client for a context."""
-    silence = _CALL_SECONDS if timeout_seconds is None else max(0.1, min(_CALL_SECONDS, timeout_seconds))
-    options = {"url": context.url, "timeout_seconds": silence, "verify": context.certificate_authority or True}
-    if context.token:
-        return options | {"token": context.token}
-    if context.api_key:
-        return options | {"api_key": context.api_key}
-    return options | {"user": context.user, "password": context.password}
-
-
-def can_ask(*, no_input: bool) -> bool:
-    """Whether a person can answer a question."""
-    return not no_input and sys.stdin.isatty()
-
-
-def check_confirmed(question: str, *, yes: bool, no_input: bool) -> None:
-    """Ask a person, unless `--yes` has answered.
-
-    Raises:
-        UsageError: there is no terminal, or `--no-input` is given.
-        DeclinedError: the answer is no.
-    """
-    if yes:
-        return
-    if not can_ask(no_input=no_input):
-        raise UsageError(f"{question} There is no terminal to answer on; repeat the command with --yes")
-    if not typer.confirm(question, err=True):
-        raise DeclinedError("Nothing was changed")

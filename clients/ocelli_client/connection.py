@@ -29,6 +29,8 @@ class Connection:
     """False: accept any certificate; a path: the certificate authority to trust."""
     timeout_seconds: float = 60.0
     """Longest silence of the gateway within one request."""
+    deadline: float | None = None
+    """The time of `time.monotonic` after which an answer that has not ended is given up."""
 
     def __post_init__(self) -> None:
         check_address(self.url)
@@ -52,7 +54,7 @@ class Connection:
             "timeout": httpx.Timeout(self.timeout_seconds, connect=min(10.0, self.timeout_seconds)),
         }
 
-    def describe_failure(self, error: httpx.TransportError) -> str:
+    def describe_failure(self, error: httpx.RequestError) -> str:
         """The sentence for a gateway that did not answer."""
         match error:
             case httpx.ConnectTimeout() | httpx.ConnectError():

@@ -30,6 +30,10 @@ class ChangedImageError(OcelliError):
     """An image is not the one that was checked."""
 
 
+class ZipWriteError(OcelliError):
+    """A zip cannot be written."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExampleZip:
     """A written zip."""
@@ -78,13 +82,18 @@ def write_zip(images: Sequence[ImageFile], path: Path) -> ExampleZip:
 
     Raises:
         ChangedImageError: an image has changed since it was checked.
+        ZipWriteError: the zip cannot be written, for example because the disk is full.
     """
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for image in images:
-            entry = zipfile.ZipInfo(image.name, date_time=_TIME)
-            entry.create_system = _UNIX
-            entry.external_attr = _FILE_MODE
-            archive.writestr(entry, _read(image))
+    try:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for image in images:
+                entry = zipfile.ZipInfo(image.name, date_time=_TIME)
+                entry.create_system = _UNIX
+                entry.external_attr = _FILE_MODE
+                archive.writestr(entry, _read(image))
+    except OSError as error:
+        reason = error.strerror or error
+        raise ZipWriteError(f"{path} cannot be written: {reason}; free space, or name another folder in TMPDIR") from error
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return ExampleZip(path=path, sha256=digest, size_bytes=path.stat().st_size, images=tuple(images))
