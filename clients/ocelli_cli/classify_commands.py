@@ -136,7 +136,10 @@ def evaluate_folder(
 ) -> None:
     """Measure the accuracy on images of your own.
 
-    Use images that the classifier has not learned from. The accuracy is balanced: the mean of the recall of each class.
+    Use images that the classifier has not learned from.
+
+    The accuracy is balanced: the share of right images of each class, and then the mean. An image is right if its class
+    has the highest score. Precision, recall and F1 count scores of at least 0.5.
 
     Example: ocelli evaluate held-out -c dogs
     """
@@ -208,7 +211,11 @@ def _build_quality(session: Session, details: Details, found: Evaluation, limit:
     table = build_table("class", ">images", ">precision", ">recall", ">f1")
     for one in found.classes:
         table.add_row(*cells(one.class_name, one.images, percent(one.precision), percent(one.recall), percent(one.f1)))
-    parts.append(table)
+    parts += [
+        table,
+        text(""),
+        text("The accuracy counts the class with the highest score; the table counts scores of at least 0.5"),
+    ]
     if found.wrong and limit:
         wrong = build_table("wrong image", "actual", "predicted", "score")
         for item in found.wrong[:limit]:

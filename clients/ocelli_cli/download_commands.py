@@ -74,7 +74,7 @@ def _build_report(session: Session, document: Mapping[str, Any]) -> Any:
         "small_images_count": ("image smaller than the network's input", "images smaller than the network's input"),
     }
     found = [count(document[key], *words) for key, words in counts.items() if document.get(key)]
-    parts.append(text(f"Found: {', '.join(found)}" if found else "Nothing suspicious was found"))
+    parts.append(text(f"Found: {', '.join(found)}; --html FILE shows them" if found else "Nothing suspicious was found"))
     errors = document.get("suspected_label_errors", ())
     if errors:
         suspects = build_table("image", "class", "likelier", ">probability")

@@ -1,4 +1,4 @@
-"""What `ocelli` makes of servers that are not a gateway, or a broken one: plain words, the right exit code, no secret sent on."""
+"""What `ocelli` makes of servers that are not a gateway, or a broken one: plain words, right exit codes, no secret sent on."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b" ")
             pieces += 1
 
-    def log_message(self, format: str, *values: object) -> None:
+    def log_message(self, *values: object) -> None:
         """Quiet."""
 
 
