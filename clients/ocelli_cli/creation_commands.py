@@ -70,6 +70,8 @@ def create(
 
 def create_from_examples(session: Session, request: CreationRequest) -> None:
     """Check the examples, send what is not stored yet, and print the new classifier."""
+    if not request.name.isprintable():
+        raise UsageError(f'"{request.name}" is not a name: it has characters that cannot be printed; give another NAME')
     problems = request.examples.problems()
     if request.dry_run:
         session.output.print(build_check_payload(request.name, request.examples, problems))

@@ -128,6 +128,8 @@ def cells(*values: object) -> list[Text]:
 
 def _write(text: str) -> None:
     """A line of the result as it is; on a terminal without characters that act on it."""
+    # Bytes of a file name that are not UTF-8 cannot be printed.
+    text = text.encode(errors="replace").decode()
     print(printable(text) if sys.stdout.isatty() else text, flush=True)
 
 

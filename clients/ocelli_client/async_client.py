@@ -34,7 +34,7 @@ class AsyncOcelli:
     def __init__(self, url: str, **credentials: Any) -> None:
         """`credentials` and limits are the fields of `Connection`."""
         self.connection = Connection(url=url, **credentials)
-        self._http = httpx.AsyncClient(**self.connection.build_client_options())
+        self._http = self.connection.open(httpx.AsyncClient)
 
     async def __aenter__(self) -> AsyncOcelli:
         return self

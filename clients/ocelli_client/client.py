@@ -33,7 +33,7 @@ class Ocelli:
     def __init__(self, url: str, **credentials: Any) -> None:
         """`credentials` and limits are the fields of `Connection`."""
         self.connection = Connection(url=url, **credentials)
-        self._http = httpx.Client(**self.connection.build_client_options())
+        self._http = self.connection.open(httpx.Client)
 
     def __enter__(self) -> Ocelli:
         return self

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ipaddress
 import re
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
 from ocelli_client.errors import OcelliError
 
+C = TypeVar("C")
 API_KEY_USER = "apikey"
 
 
@@ -53,6 +55,22 @@ class Connection:
             "verify": self._build_verification(),
             "timeout": httpx.Timeout(self.timeout_seconds, connect=min(10.0, self.timeout_seconds)),
         }
+
+    def open(self, kind: Callable[..., C]) -> C:
+        """A client of httpx.
+
+        Raises:
+            OcelliError: a setting cannot be used.
+        """
+        options = self.build_client_options()
+        try:
+            return kind(**options)
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            # httpx reads the variables of proxies, and its error may show a password of them.
+            raise OcelliError(
+                "The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used; correct the variable, "
+                "for example to http://proxy.example.org:3128"
+            ) from error
 
     def describe_failure(self, error: httpx.RequestError) -> str:
         """The sentence for a gateway that did not answer."""

@@ -255,6 +255,21 @@ def test_a_class_name_that_is_not_allowed_is_refused_with_another(stranger: Comm
     assert "\x1b" not in run.out + run.err
 
 
+def test_a_name_that_cannot_be_printed_is_refused(stranger: CommandLine, birds: Path) -> None:
+    run = stranger.run("create", "bad\udcff", str(birds), "-o", "json")
+    assert (run.code, run.out) == (2, "")
+    assert "is not a name: it has characters that cannot be printed" in run.err
+
+
+def test_a_folder_whose_name_is_not_text_is_refused_with_another(stranger: CommandLine, tmp_path: Path) -> None:
+    write_images(tmp_path / "pets" / "dog\udcff", range(10))
+    write_images(tmp_path / "pets" / "cat", range(10, 20))
+    run = stranger.run("create", "pets", str(tmp_path / "pets"), "--dry-run", "-o", "json")
+    assert run.code == 1
+    assert [one["class"] for one in run.document["sets"]] == ["cat", "dog?"]
+    assert 'rename it, for example to "dog_"' in run.err
+
+
 def test_an_empty_folder_is_refused_in_words(stranger: CommandLine, tmp_path: Path) -> None:
     run = stranger.run("create", "pets", str(tmp_path))
     assert (run.code, run.out) == (1, "")

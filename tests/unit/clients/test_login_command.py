@@ -129,6 +129,14 @@ def test_a_secret_in_an_address_of_the_file_is_refused_and_never_shown(stranger:
         assert "pa55" not in run.err
 
 
+def test_a_proxy_that_cannot_be_used_is_said_without_its_password(stranger: CommandLine) -> None:
+    proxy = {"ALL_PROXY": "foo://anna:pa55@proxy", "OCELLI_URL": "https://vision.invalid", "OCELLI_API_KEY": "k"}
+    run = stranger.run("list", **proxy)
+    assert (run.code, run.out) == (1, "")
+    assert "The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used; correct the variable" in run.err
+    assert "pa55" not in run.err
+
+
 def test_contexts_can_be_chosen(stranger: CommandLine, gateway: GatewayInstance) -> None:
     for name, key in (("mine", PASSWORD), ("other", OTHER_KEY)):
         stranger.succeed("login", gateway.address, "--name", name, "--api-key-stdin", stdin=key)
