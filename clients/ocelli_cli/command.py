@@ -84,7 +84,9 @@ def command(
 
 def _build_callback(function: Callable[..., None]) -> Callable[..., None]:
     hints = get_type_hints(function, include_extras=True)
-    groups = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind) and kind is not Session}
+    groups: dict[str, Any] = {
+        name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind) and kind is not Session
+    }
     given: list[inspect.Parameter] = []
     for parameter in list(inspect.signature(function).parameters.values())[1:]:
         if parameter.name in groups:
