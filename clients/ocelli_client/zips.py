@@ -53,8 +53,7 @@ def build_zips(images: Sequence[ImageFile], folder: Path) -> Iterator[ExampleZip
 def plan_zips(images: Sequence[ImageFile], limit_bytes: int = ZIP_BYTES_LIMIT) -> list[tuple[ImageFile, ...]]:
     """Which images go into which zip, in the order of their names: as few zips as possible.
 
-    Their numbers of images differ by at most one, because a training refuses a zip with fewer than ten images. The console cuts
-    in the same way, so that both have the same digests.
+    Their numbers of images differ by at most one. The console cuts in the same way, so that both have the same digests.
     """
     ordered = sorted(images, key=lambda image: (image.name, image.sha256))
     ends = [0, *accumulate(image.size_bytes + _ENTRY_BYTES + 2 * len(image.name.encode()) for image in ordered)]

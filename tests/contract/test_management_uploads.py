@@ -88,10 +88,21 @@ def test_upload_that_is_stored_is_answered_without_reading_it_again(
 
 REFUSED: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "no zip": (b"words", ("cannot be used",)),
-    "no images": (build_zip({"notes.txt": b"words"}), ("0 usable images", "notes.txt")),
-    "too few images": (examples(1, count=9), ("9 usable images", "at least 10", "add 1 or more")),
+    "no images": (build_zip({"notes.txt": b"words"}), ("0 usable images", "at least 1", "add 1 or more", "notes.txt")),
     "cut off": (HERONS[:-40], ("cannot be used",)),
 }
+
+
+def test_zips_of_a_class_can_have_fewer_than_ten_images(management: ManagementClient) -> None:
+    classifier_id, small = draw(management), [examples(seed, count=9) for seed in (74, 75)]
+    answers = [put(management, classifier_id, content) for content in (*small, OWLS)]
+    assert [answer["images"] for answer in answers[:2]] == [9, 9]
+    classes = [
+        {"class": "heron", "uploads": [digest_of(content) for content in small]},
+        {"class": "owl", "uploads": [digest_of(OWLS)]},
+    ]
+    details = management.call("POST", "/classifiers", json={**definition_of(classifier_id), "classes": classes})
+    assert sources(details)["heron"] == [digest_of(content) for content in small]
 
 
 @pytest.mark.parametrize("fault", REFUSED)
