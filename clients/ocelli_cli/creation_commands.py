@@ -27,6 +27,7 @@ from ocelli_cli.training_wait import describe_outcome, wait_for_training
 from ocelli_cli.unfinished import UnfinishedCreation
 from ocelli_client import ConflictError, Creation, Details, Examples, NotFoundError, Ocelli, Removal, Transfer, TransferState
 from ocelli_client.examples import find_shortage
+from ocelli_client.texts import count
 
 PANEL = "Build"
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only check the images on this machine; send nothing.")]
@@ -133,7 +134,10 @@ def add(
 def remove(
     session: Session,
     classifier: ClassifierArgument,
-    classes: Annotated[list[str] | None, typer.Option("--class", help="Remove this class.", metavar="CLASS")] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Remove this class, with the images that were moved to it.", metavar="CLASS"),
+    ] = None,
     uploads: Annotated[
         list[str] | None,
         typer.Option("--upload", help="Remove this upload (`ocelli status -o yaml` lists them).", metavar="SHA256"),
@@ -151,6 +155,8 @@ def remove(
         card = ocelli.resolve(classifier)
         parts = [f'class "{name}"' for name in removal.classes] + [f"upload {sha[:12]}" for sha in removal.uploads]
         parts += ["the negative examples"] if negatives else []
+        moved = sum(item.class_name in removal.classes for item in ocelli.get(card.classifier_id).corrections)
+        parts += [f"{count(moved, 'image')} that corrections moved there"] if moved else []
         check_confirmed(f"Remove {', '.join(parts)} from {card.name} and retrain?", yes=yes, no_input=no_input)
         finish_change(session, ocelli, ocelli.remove(card.classifier_id, removal), wait=wait)
 

@@ -202,6 +202,16 @@ def test_remove_takes_a_class_away(anna: CommandLine, client: V3Client, tmp_path
     assert [item["class"] for item in run.document["classes"]] == ["heron", "stork"]
 
 
+def test_remove_asks_about_images_that_were_moved_to_the_class(anna: CommandLine, client: V3Client, tmp_path: Path) -> None:
+    classifier_id = client.ready("moved")
+    write_images(tmp_path / "stork", range(10))
+    anna.succeed("add", "moved", str(tmp_path))
+    client.stage.finish_training(classifier_id)
+    anna.succeed("relabel", "moved", "9f" * 32, "--to", "owl", "--yes")
+    asked = anna.run("remove", "moved", "--class", "owl")
+    assert 'Remove class "owl", 1 image that corrections moved there from moved and retrain?' in asked.err
+
+
 def test_remove_leaves_two_sets(anna: CommandLine, client: V3Client) -> None:
     client.ready("small")
     run = anna.run("remove", "small", "--class", "owl", "--yes")

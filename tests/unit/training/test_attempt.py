@@ -307,7 +307,9 @@ def test_a_zip_of_text_files_is_refused(trainer: Any, make_zip: Any, red: bytes)
     assert 'class "blue" has 0 usable examples of 12 files; add at least 10. Skipped: 0.jpg (not a JPEG or PNG image)' in text
 
 
-def test_uploads_of_fewer_than_ten_images_count_for_their_class_together(trainer: Any, make_example_zip: Any, red: bytes) -> None:
+def test_uploads_of_fewer_than_ten_images_count_for_their_class_together(
+    trainer: Any, make_example_zip: Any, red: bytes
+) -> None:
     trainer.add_class("blue", *(trainer.upload(make_example_zip(6, first_seed=seed)) for seed in (0, 50)))
     trainer.add_class("red", trainer.upload(red))
     assert trainer.run()[0].succeeded
