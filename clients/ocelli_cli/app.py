@@ -39,6 +39,13 @@ COMMANDS = (
     login_commands,
 )
 
+HELP = """Create, train, evaluate and use the image classifiers of an Ocelli gateway.
+
+The result is on standard output. Questions, warnings and errors are on standard error.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong arguments, 3 not found, 4 gateway not reachable, 5 not logged in, \
+6 timed out, 7 the classifier belongs to a manifest, 130 Ctrl-C.
+"""
 app = typer.Typer(
     no_args_is_help=True,
     # Keys and passwords are local variables.
@@ -53,13 +60,13 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=HELP)
 def ocelli(
     shown_version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Create, train, evaluate and use the image classifiers of an Ocelli gateway."""
+    """The options of the program itself."""
 
 
 for module in COMMANDS:

@@ -49,30 +49,31 @@ def complete_revisions(ctx: typer.Context, incomplete: str) -> Iterator[tuple[st
 
 def _build_session(ctx: typer.Context) -> Session:
     return Session(
-        output=Output(format=OutputFormat.NAME),
+        output=Output(format=OutputFormat.NAME, quiet=True),
         context_name=ctx.params.get("context"),
         timeout_seconds=COMPLETION_SECONDS,
         environment=os.environ,
     )
 
 
+REVISIONS = f"A revision of `ocelli history`, or `{SERVED}` or `{LATEST}`."
 ClassifierArgument = Annotated[
     str,
-    typer.Argument(metavar="CLASSIFIER", help="Its id or its name.", show_default=False, autocompletion=complete_classifiers),
+    typer.Argument(
+        metavar="CLASSIFIER", help="Id or name of the classifier.", show_default=False, autocompletion=complete_classifiers
+    ),
 ]
 RevisionOption = Annotated[
     str,
     typer.Option(
         "--revision",
-        help=f"A revision of `ocelli history`, or `{SERVED}` or `{LATEST}`.",
+        help=REVISIONS,
         metavar="REV",
         autocompletion=complete_revisions,
     ),
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Answer every question with yes.")]
-NoInputOption = Annotated[bool, typer.Option("--no-input", help="Never ask; fail where an answer is needed.")]
-WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until the training has ended; fail if it fails.")]
-SuspendOption = Annotated[bool, typer.Option("--suspend", help="Only check the images; train later.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until the training has ended, and fail if it fails.")]
+SuspendOption = Annotated[bool, typer.Option("--suspend", help="Only check the images; train them after `ocelli resume`.")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of the new classifier.", show_default=False)]
 FolderArgument = Annotated[
     Path,
@@ -81,5 +82,6 @@ FolderArgument = Annotated[
     ),
 ]
 NegativesOption = Annotated[
-    Path | None, typer.Option("--negatives", metavar="FOLDER", help="A folder or zip with images of none of the classes.")
+    Path | None,
+    typer.Option("--negatives", metavar="FOLDER", help="A folder or zip with images of none of the classes; by default none."),
 ]

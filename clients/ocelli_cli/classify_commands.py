@@ -47,15 +47,21 @@ def classify(
             "--classifier",
             "-c",
             metavar="CLASSIFIER",
-            help="Id or name; may be repeated. Without it the built-in `default` answers.",
+            help="Id or name of a classifier; may be repeated. By default the built-in `default` answers.",
             autocompletion=complete_classifiers,
         ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Lowest score that is shown; 0 shows all classes.", show_default="0.5", min=0, max=1)
+        float | None,
+        typer.Option(help="The lowest score to show, from 0 to 1; 0 shows all classes.", show_default="0.5", min=0, max=1),
     ] = None,
 ) -> None:
-    """Classify images; scores are printed as the gateway sent them."""
+    """Classify images; scores are printed as the gateway sent them.
+
+    Exits with 1 if an image cannot be classified; the others are printed.
+
+    Example: ocelli classify terrier.jpg -c dogs
+    """
     paths = _find_paths(files)
     with session.connect() as ocelli:
         ids = [name if name in BUILT_INS else ocelli.resolve(name).classifier_id for name in classifiers or ()]
@@ -117,16 +123,25 @@ def evaluate_folder(
     ],
     classifier: Annotated[
         str,
-        typer.Option("--classifier", "-c", metavar="CLASSIFIER", help="Id or name.", autocompletion=complete_classifiers),
+        typer.Option(
+            "--classifier",
+            "-c",
+            metavar="CLASSIFIER",
+            help="Id or name of the classifier.",
+            autocompletion=complete_classifiers,
+        ),
     ],
     negatives: NegativesOption = None,
-    limit: Annotated[int, typer.Option(help="How many wrong images to list.", min=0)] = 20,
+    limit: Annotated[int, typer.Option(help="The most wrong images to list.", min=0)] = 20,
 ) -> None:
     """Measure the accuracy on images of your own.
 
     Use images that the classifier has not learned from.
 
-    The accuracy is balanced: the mean of the recall of each class.
+    The accuracy is balanced: the share of right images of each class, and then the mean. An image is right if its class
+    has the highest score. Precision, recall and F1 count scores of at least 0.5.
+
+    Example: ocelli evaluate held-out -c dogs
     """
     examples = read_examples(session, folder, negatives)
     for file in examples.unusable:
@@ -196,7 +211,11 @@ def _build_quality(session: Session, details: Details, found: Evaluation, limit:
     table = build_table("class", ">images", ">precision", ">recall", ">f1")
     for one in found.classes:
         table.add_row(*cells(one.class_name, one.images, percent(one.precision), percent(one.recall), percent(one.f1)))
-    parts.append(table)
+    parts += [
+        table,
+        text(""),
+        text("The accuracy counts the class with the highest score; the table counts scores of at least 0.5"),
+    ]
     if found.wrong and limit:
         wrong = build_table("wrong image", "actual", "predicted", "score")
         for item in found.wrong[:limit]:

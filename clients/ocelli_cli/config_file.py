@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ocelli_client.connection import check_address
 from ocelli_client.errors import OcelliError
 
 
@@ -77,11 +79,23 @@ def load_config_file(path: Path) -> ConfigFile:
         ) from error
     try:
         contexts = {name: Context(**values) for name, values in (document.get("contexts") or {}).items()}
-        return ConfigFile(path=path, current=document.get("current_context"), contexts=contexts)
-    except (AttributeError, TypeError) as error:
+        for name, context in contexts.items():
+            _check_context(name, context)
+    except (AttributeError, TypeError, OcelliError) as error:
         raise ConfigFileError(
             f"{path} is not a configuration of ocelli ({_first_line(error)}); correct or delete it"
         ) from error
+    return ConfigFile(path=path, current=document.get("current_context"), contexts=contexts)
+
+
+def _check_context(name: str, context: Context) -> None:
+    for field_name, value in context.to_yaml().items():
+        if not isinstance(value, str):
+            raise ConfigFileError(f"context {name}: {field_name} is not a text; put it into quotes")
+    try:
+        check_address(context.url)
+    except OcelliError as error:
+        raise ConfigFileError(f"context {name}: {error}") from error
 
 
 def is_readable_by_others(path: Path) -> bool:
@@ -94,15 +108,36 @@ def is_readable_by_others(path: Path) -> bool:
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file in one step. Only its owner can ever read it."""
+    with _written_beside(path, text) as temporary:
+        temporary.replace(path)
+
+
+def create_private(path: Path, text: str) -> bool:
+    """Write a file that does not exist yet. False if it exists, also if another program has just written it."""
+    with _written_beside(path, text) as temporary:
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        return True
+
+
+@contextmanager
+def _written_beside(path: Path, text: str) -> Iterator[Path]:
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # mkstemp makes files of mode 0600.
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        temporary = Path(name)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-        Path(temporary).replace(path)
+        yield temporary
     except OSError as error:
         raise ConfigFileError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _first_line(error: Any) -> str:

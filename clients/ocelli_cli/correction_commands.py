@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 from rich.console import Group
 
-from ocelli_cli.arguments import ClassifierArgument, NoInputOption, WaitOption, YesOption
+from ocelli_cli.arguments import ClassifierArgument, WaitOption
 from ocelli_cli.command import command
 from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.output import Payload
-from ocelli_cli.session import Session, check_confirmed
+from ocelli_cli.session import Session
 from ocelli_cli.training_wait import wait_for_training
 from ocelli_client import Correction
 
@@ -33,17 +33,19 @@ def relabel(
         list[str],
         typer.Argument(metavar="IMAGES", help="Image files, or the SHA-256 of their bytes.", show_default=False),
     ],
-    to: Annotated[str | None, typer.Option("--to", help="The right class.", metavar="CLASS")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Move the images to this class.", metavar="CLASS")] = None,
     drop: Annotated[bool, typer.Option("--drop", help="Train without these images.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Undo earlier corrections of these images.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the effect and the YAML; change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the effect and the YAML to commit; change nothing.")
+    ] = False,
     wait: WaitOption = False,
-    yes: YesOption = False,
-    no_input: NoInputOption = False,
 ) -> None:
     """Move single images to another class, or drop them, and retrain.
 
     Only the corrections change: sources and their digests stay as they are.
+
+    Example: ocelli relabel dogs photos/husky/7.jpg --to beagle
     """
     if sum((to is not None, drop, undo)) != 1:
         raise UsageError("Say what to do with the images: --to CLASS, --drop or --undo")
@@ -54,7 +56,8 @@ def relabel(
         answer = ocelli.correct(card.classifier_id, corrections, dry_run=True)
         if not dry_run:
             # One of a manifest is refused with the YAML to commit: there is nothing to ask.
-            check_confirmed(f"{answer['effect']} Go on?", yes=yes or not card.writable, no_input=no_input)
+            if card.writable:
+                session.check_confirmed(f"{answer['effect']} Go on?")
             answer = ocelli.correct(card.classifier_id, corrections)
             if wait and answer["changed"]:
                 wait_for_training(session, ocelli, ocelli.get(card.classifier_id))

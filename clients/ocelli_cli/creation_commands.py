@@ -13,20 +13,20 @@ from ocelli_cli.arguments import (
     FolderArgument,
     NameArgument,
     NegativesOption,
-    NoInputOption,
     SuspendOption,
     WaitOption,
-    YesOption,
 )
 from ocelli_cli.command import command
 from ocelli_cli.example_check import build_check_payload, check_examples, read_examples
 from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.output import Output, Payload, ProgressBar
-from ocelli_cli.session import Session, check_confirmed
+from ocelli_cli.session import Session
 from ocelli_cli.training_wait import describe_outcome, wait_for_training
 from ocelli_cli.unfinished import UnfinishedCreation
 from ocelli_client import ConflictError, Creation, Details, Examples, NotFoundError, Ocelli, Removal, Transfer, TransferState
+from ocelli_client.api import draw_classifier_id
 from ocelli_client.examples import find_shortage
+from ocelli_client.texts import count
 
 PANEL = "Build"
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only check the images on this machine; send nothing.")]
@@ -62,6 +62,8 @@ def create(
     """Create a classifier from a folder of images for each class.
 
     To resume an interrupted upload, repeat the command.
+
+    Example: ocelli create dogs photos --wait
     """
     examples = read_examples(session, folder, negatives)
     create_from_examples(session, CreationRequest(name=name, examples=examples, dry_run=dry_run, wait=wait, suspend=suspend))
@@ -69,6 +71,8 @@ def create(
 
 def create_from_examples(session: Session, request: CreationRequest) -> None:
     """Check the examples, send what is not stored yet, and print the new classifier."""
+    if not request.name.isprintable():
+        raise UsageError(f'"{request.name}" is not a name: it has characters that cannot be printed; give another NAME')
     problems = request.examples.problems()
     if request.dry_run:
         session.output.print(build_check_payload(request.name, request.examples, problems))
@@ -81,11 +85,11 @@ def create_from_examples(session: Session, request: CreationRequest) -> None:
     if found is not None:
         session.output.note(f"Resuming the unfinished creation of {request.name} ({found})")
     with session.connect() as ocelli:
+        classifier_id = found or unfinished.remember(ocelli.send(draw_classifier_id(request.name)))
         with session.output.progress("uploading") as bar:
             creation = Creation(
-                classifier_id=found,
+                classifier_id=classifier_id,
                 suspend=request.suspend,
-                on_id=unfinished.remember,
                 on_transfer=_Reporter(session=session, bar=bar).report,
             )
             try:
@@ -133,15 +137,18 @@ def add(
 def remove(
     session: Session,
     classifier: ClassifierArgument,
-    classes: Annotated[list[str] | None, typer.Option("--class", help="Remove this class.", metavar="CLASS")] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Remove this class, with the images that were moved to it; may be repeated.", metavar="CLASS"),
+    ] = None,
     uploads: Annotated[
         list[str] | None,
-        typer.Option("--upload", help="Remove this upload (`ocelli status -o yaml` lists them).", metavar="SHA256"),
+        typer.Option(
+            "--upload", help="Remove this upload (`ocelli status -o yaml` lists them); may be repeated.", metavar="SHA256"
+        ),
     ] = None,
     negatives: Annotated[bool, typer.Option("--negatives", help="Remove all negative examples.")] = False,
     wait: WaitOption = False,
-    yes: YesOption = False,
-    no_input: NoInputOption = False,
 ) -> None:
     """Remove classes, uploads or negative examples, and retrain."""
     removal = Removal(classes=classes or (), uploads=uploads or (), negative_examples=negatives)
@@ -151,7 +158,9 @@ def remove(
         card = ocelli.resolve(classifier)
         parts = [f'class "{name}"' for name in removal.classes] + [f"upload {sha[:12]}" for sha in removal.uploads]
         parts += ["the negative examples"] if negatives else []
-        check_confirmed(f"Remove {', '.join(parts)} from {card.name} and retrain?", yes=yes, no_input=no_input)
+        moved = sum(item.class_name in removal.classes for item in ocelli.get(card.classifier_id).corrections)
+        parts += [f"{count(moved, 'image')} that corrections moved there"] if moved else []
+        session.check_confirmed(f"Remove {', '.join(parts)} from {card.name} and retrain?")
         finish_change(session, ocelli, ocelli.remove(card.classifier_id, removal), wait=wait)
 
 

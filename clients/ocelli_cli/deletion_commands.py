@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ocelli_cli.arguments import NoInputOption, YesOption, complete_classifiers
+from ocelli_cli.arguments import complete_classifiers
 from ocelli_cli.command import command
 from ocelli_cli.output import Payload
-from ocelli_cli.session import Session, check_confirmed
+from ocelli_cli.session import Session
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,17 +22,18 @@ def delete(
     classifiers: Annotated[
         list[str],
         typer.Argument(
-            metavar="CLASSIFIERS", help="Their ids or names.", show_default=False, autocompletion=complete_classifiers
+            metavar="CLASSIFIERS",
+            help="Ids or names of the classifiers.",
+            show_default=False,
+            autocompletion=complete_classifiers,
         ),
     ],
-    yes: YesOption = False,
-    no_input: NoInputOption = False,
 ) -> None:
     """Delete classifiers with all their images and revisions."""
     with session.connect() as ocelli:
         cards = [ocelli.resolve(name) for name in classifiers]
         titles = ", ".join(f"{card.name} ({card.classifier_id})" for card in cards)
-        check_confirmed(f"Delete {titles} with all images and revisions?", yes=yes, no_input=no_input)
+        session.check_confirmed(f"Delete {titles} with all images and revisions?")
         for card in cards:
             ocelli.delete(card.classifier_id)
     ids = [card.classifier_id for card in cards]

@@ -29,7 +29,11 @@ def doctor(
     session: Session,
     kube_context: Annotated[
         str | None,
-        typer.Option("--kube-context", metavar="CONTEXT", help="Also check this cluster, with kubectl and your rights."),
+        typer.Option(
+            "--kube-context",
+            metavar="CONTEXT",
+            help="Also check this cluster, by kubectl and with your rights; by default none.",
+        ),
     ] = None,
     namespace: Annotated[
         str | None,

@@ -15,7 +15,7 @@ from rich.console import Group
 from ocelli_cli.arguments import ClassifierArgument, RevisionOption
 from ocelli_cli.command import command
 from ocelli_cli.exit_codes import UsageError
-from ocelli_cli.output import Payload, build_table, cells
+from ocelli_cli.output import OutputFormat, Payload, build_table, cells
 from ocelli_cli.session import Session
 from ocelli_cli.wording import describe_class, percent
 from ocelli_client import LATEST, ExportFormat, OcelliError
@@ -40,12 +40,12 @@ def show_report(
     classifier: ClassifierArgument,
     revision: RevisionOption = LATEST,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write the newest report as HTML to this file.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write the newest report as HTML to this file.")
     ] = None,
 ) -> None:
     """Show what was found in the images.
 
-    That is skipped files, duplicates, conflicts, suspected label errors, and images unlike every class.
+    These are skipped files, duplicates, conflicts, suspected label errors, and images unlike every class.
     """
     with session.connect() as ocelli:
         classifier_id = ocelli.resolve(classifier).classifier_id
@@ -74,7 +74,7 @@ def _build_report(session: Session, document: Mapping[str, Any]) -> Any:
         "small_images_count": ("image smaller than the network's input", "images smaller than the network's input"),
     }
     found = [count(document[key], *words) for key, words in counts.items() if document.get(key)]
-    parts.append(text(f"Found: {', '.join(found)}" if found else "Nothing suspicious was found"))
+    parts.append(text(f"Found: {', '.join(found)}; --html FILE shows them" if found else "Nothing suspicious was found"))
     errors = document.get("suspected_label_errors", ())
     if errors:
         suspects = build_table("image", "class", "likelier", ">probability")
@@ -98,7 +98,8 @@ def export(
     session: Session,
     classifier: ClassifierArgument,
     export_format: Annotated[
-        ExportFormat, typer.Option("--format", "-f", help="A Core ML or ONNX model, or the bill of materials.")
+        ExportFormat,
+        typer.Option("--format", "-f", help="What to download: a Core ML or ONNX model, or the bill of materials."),
     ] = ExportFormat.ONNX,
     file: Annotated[
         Path | None,
@@ -109,9 +110,11 @@ def export(
             show_default="ID.onnx, ID.mlmodel or ID.cdx.json",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
 ) -> None:
     """Download the served model, or its bill of materials."""
+    if file == _STANDARD_OUTPUT and session.output.format is not OutputFormat.HUMAN:
+        raise UsageError(f"--file - and -o {session.output.format} both want standard output; leave out one of them")
     with session.connect() as ocelli:
         classifier_id = ocelli.resolve(classifier).classifier_id
         path = file or Path(f"{classifier_id}{export_format.suffix}")

@@ -17,11 +17,11 @@ from PIL import Image
 
 from ocelli_cli.config_file import Context
 from ocelli_cli.findings import Finding, Level, ok, problem, warning
-from ocelli_cli.session import Session, build_options
+from ocelli_cli.session import Session
 from ocelli_client import Card, LoginError, NotFoundError, Ocelli, OcelliError
+from ocelli_client.connection import sends_clear_text
 from ocelli_client.texts import count, shorten
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PROBE_PIXELS = 64
 # Reasons of the condition Ready for which a person has to act, though the classifier has not failed.
 _WAITING = {
@@ -40,7 +40,7 @@ def check_gateway(session: Session) -> Iterator[Finding]:
         yield problem("configuration", str(error), "run `ocelli login URL`")
         return
     yield ok("configuration", f"the gateway is {context.url}")
-    with Ocelli(**build_options(context, session.timeout_seconds)) as ocelli:
+    with Ocelli(**session.build_options(context)) as ocelli:
         reached = True
         for finding in _check_connection(context, ocelli):
             reached = reached and finding.level is not Level.PROBLEM
@@ -54,7 +54,7 @@ def _check_connection(context: Context, ocelli: Ocelli) -> Iterator[Finding]:
     parts = urlsplit(context.url)
     try:
         with httpx.Client(**ocelli.connection.build_client_options()) as client:
-            client.get("/")
+            client.head("/")
     except httpx.ConnectError as error:
         certificate = _find_certificate_error(error)
         if certificate is not None:
@@ -66,12 +66,12 @@ def _check_connection(context: Context, ocelli: Ocelli) -> Iterator[Finding]:
             return
         yield problem("address", f"{context.url} is not reachable ({error})", "check the address, and whether the gateway runs")
         return
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         fact = f"{context.url} does not answer ({error or type(error).__name__})"
         yield problem("address", fact, "check the address, proxies, and whether the gateway runs")
         return
     yield ok("address", f"{parts.hostname} answers")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+    if sends_clear_text(context.url):
         yield warning("TLS", "the connection is not encrypted; credentials are sent in clear text", "use an https address")
     elif parts.scheme == "https":
         yield ok("TLS", "the certificate is accepted")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ocelli_cli.arguments import FolderArgument, NameArgument, NegativesOption, NoInputOption, SuspendOption, WaitOption
+from ocelli_cli.arguments import FolderArgument, NameArgument, NegativesOption, SuspendOption, WaitOption
 from ocelli_cli.command import command
 from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.listed_import import ImportRequest, Source, import_listing
-from ocelli_cli.session import Session, can_ask
+from ocelli_cli.session import Session
 from ocelli_client.folders import list_folder
 from ocelli_import.coco import read_coco
 from ocelli_import.custom_vision import check_counts, fetch_original, read_project
@@ -25,48 +26,103 @@ CLASSES_PANEL = "Classes"
 KEY_VARIABLE = "VISION_TRAINING_KEY"
 ENDPOINT_VARIABLE = "VISION_TRAINING_ENDPOINT"
 
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """The options of every import."""
+
+    rename: Annotated[
+        list[str] | None,
+        typer.Option("--rename", metavar="OLD=NEW", help="Rename a class; may be repeated.", rich_help_panel=CLASSES_PANEL),
+    ] = None
+    skip_class: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--skip-class", metavar="CLASS", help="Leave a class out; may be repeated.", rich_help_panel=CLASSES_PANEL
+        ),
+    ] = None
+    negative_class: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--negative-class",
+            metavar="CLASS",
+            help="The images of this class are negative examples; may be repeated.",
+            rich_help_panel=CLASSES_PANEL,
+        ),
+    ] = None
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be created; download and send nothing.")] = False
+    wait: WaitOption = False
+    suspend: SuspendOption = False
+
+    def build_request(self, name: str) -> ImportRequest:
+        """What is asked for.
+
+        Raises:
+            UsageError: a new name of a class is missing.
+        """
+        renames = {}
+        for text in self.rename or ():
+            old, equals, new = text.partition("=")
+            if not equals or not old or not new:
+                raise UsageError(f'"--rename {text}" has no new name; write --rename OLD=NEW')
+            renames[old] = new
+        rules = ClassRules(
+            renames=renames, skipped=frozenset(self.skip_class or ()), negatives=frozenset(self.negative_class or ())
+        )
+        return ImportRequest(name=name, rules=rules, dry_run=self.dry_run, wait=self.wait, suspend=self.suspend)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteImportOptions(ImportOptions):
+    """The options of imports that may download images."""
+
+    skip_missing: Annotated[
+        bool,
+        typer.Option("--skip-missing", help="Leave out images that are not found or not received, instead of failing."),
+    ] = False
+    downloads: Annotated[
+        Path | None,
+        typer.Option("--downloads", metavar="FOLDER", help="Where downloads are kept; by default below ./ocelli-downloads."),
+    ] = None
+
+    def build_request(self, name: str) -> ImportRequest:
+        """As above."""
+        return replace(super().build_request(name), skip_missing=self.skip_missing, downloads=self.downloads)
+
+
 ImagesOption = Annotated[
     Path | None,
-    typer.Option("--images", metavar="FOLDER", help="The folder that paths are relative to; by default that of the file."),
-]
-PathColumnOption = Annotated[
-    str | None,
     typer.Option(
-        "--path-column", metavar="NAME", help="The column with paths or addresses; by default the one with a usual name."
+        "--images", metavar="FOLDER", help="The folder that paths are relative to; by default the folder of the file."
     ),
 ]
-ClassColumnOption = Annotated[
-    str | None,
-    typer.Option("--class-column", metavar="NAME", help="The column with classes; by default the one with a usual name."),
-]
-RenameOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--rename", metavar="OLD=NEW", help="Give a class another name; may be repeated.", rich_help_panel=CLASSES_PANEL
-    ),
-]
-SkipClassOption = Annotated[
-    list[str] | None,
-    typer.Option("--skip-class", metavar="CLASS", help="Leave a class out; may be repeated.", rich_help_panel=CLASSES_PANEL),
-]
-NegativeClassOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--negative-class",
-        metavar="CLASS",
-        help="The images of this class are negative examples; may be repeated.",
-        rich_help_panel=CLASSES_PANEL,
-    ),
-]
-SkipMissingOption = Annotated[
-    bool,
-    typer.Option("--skip-missing", help="Leave out images that are not found or not received, instead of failing."),
-]
-DownloadsOption = Annotated[
-    Path | None,
-    typer.Option("--downloads", metavar="FOLDER", help="Where downloads are kept; by default below ./ocelli-downloads."),
-]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be created; download and send nothing.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableImportOptions(RemoteImportOptions):
+    """The options of imports from a table."""
+
+    images: ImagesOption = None
+    path_column: Annotated[
+        str | None,
+        typer.Option(
+            "--path-column",
+            metavar="NAME",
+            help="The column with paths or addresses; by default one with a usual name, such as path, file or url.",
+        ),
+    ] = None
+    class_column: Annotated[
+        str | None,
+        typer.Option(
+            "--class-column",
+            metavar="NAME",
+            help="The column with classes; by default one with a usual name, such as class or label.",
+        ),
+    ] = None
+
+    def build_table_options(self) -> TableOptions:
+        """How the table is read."""
+        return TableOptions(path_column=self.path_column, class_column=self.class_column, images=self.images)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -85,40 +141,21 @@ def add_to(app: typer.Typer) -> None:
     )
 
 
-def _parse_rules(rename: list[str] | None, skip: list[str] | None, negative: list[str] | None) -> ClassRules:
-    """The rules that the options of classes say.
-
-    Raises:
-        UsageError: a new name is missing.
-    """
-    renames = {}
-    for text in rename or ():
-        old, equals, new = text.partition("=")
-        if not equals or not old or not new:
-            raise UsageError(f'"--rename {text}" has no new name; write --rename OLD=NEW')
-        renames[old] = new
-    return ClassRules(renames=renames, skipped=frozenset(skip or ()), negatives=frozenset(negative or ()))
-
-
 def import_folder(
     session: Session,
     name: NameArgument,
     folder: FolderArgument,
+    options: ImportOptions,
     negatives: NegativesOption = None,
-    rename: RenameOption = None,
-    skip_class: SkipClassOption = None,
-    negative_class: NegativeClassOption = None,
-    dry_run: DryRunOption = False,
-    wait: WaitOption = False,
-    suspend: SuspendOption = False,
 ) -> None:
     """Create a classifier from a folder, with classes renamed or left out.
 
     If the folders already have the right names, use `ocelli create`.
+
+    Example: ocelli import folder pets photos --rename Katze=cat --skip-class trash
     """
-    rules = _parse_rules(rename, skip_class, negative_class)
+    request = options.build_request(name)
     examples, notices = list_folder(folder, negatives=negatives)
-    request = ImportRequest(name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend)
     import_listing(session, list_files(examples, notices), request)
 
 
@@ -131,29 +168,17 @@ def import_csv(
             metavar="FILE", help="A CSV file with a path or address, and a class, in each line.", show_default=False
         ),
     ],
-    images: ImagesOption = None,
-    path_column: PathColumnOption = None,
-    class_column: ClassColumnOption = None,
-    rename: RenameOption = None,
-    skip_class: SkipClassOption = None,
-    negative_class: NegativeClassOption = None,
-    skip_missing: SkipMissingOption = False,
-    downloads: DownloadsOption = None,
-    dry_run: DryRunOption = False,
-    wait: WaitOption = False,
-    suspend: SuspendOption = False,
+    options: TableImportOptions,
 ) -> None:
     """Create a classifier from a CSV file of paths and classes.
 
     A path may be an http or https address. The first line has the names of the columns,
     unless there are just two: path and class.
+
+    Example: ocelli import csv pets list.csv --images photos --dry-run
     """
-    rules = _parse_rules(rename, skip_class, negative_class)
-    options = TableOptions(path_column=path_column, class_column=class_column, images=images)
-    request = ImportRequest(
-        name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend, skip_missing=skip_missing, downloads=downloads
-    )
-    _import_file(session, file, read_csv(file, options), request)
+    request = options.build_request(name)
+    _import_file(session, file, read_csv(file, options.build_table_options()), request)
 
 
 def import_json_lines(
@@ -163,28 +188,14 @@ def import_json_lines(
         Path,
         typer.Argument(metavar="FILE", help='A file with lines such as {"path": "a.jpg", "class": "cat"}.', show_default=False),
     ],
-    images: ImagesOption = None,
-    path_column: PathColumnOption = None,
-    class_column: ClassColumnOption = None,
-    rename: RenameOption = None,
-    skip_class: SkipClassOption = None,
-    negative_class: NegativeClassOption = None,
-    skip_missing: SkipMissingOption = False,
-    downloads: DownloadsOption = None,
-    dry_run: DryRunOption = False,
-    wait: WaitOption = False,
-    suspend: SuspendOption = False,
+    options: TableImportOptions,
 ) -> None:
     """Create a classifier from JSON lines of paths and classes.
 
     Each line is an object. A path may be an http or https address.
     """
-    rules = _parse_rules(rename, skip_class, negative_class)
-    options = TableOptions(path_column=path_column, class_column=class_column, images=images)
-    request = ImportRequest(
-        name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend, skip_missing=skip_missing, downloads=downloads
-    )
-    _import_file(session, file, read_json_lines(file, options), request)
+    request = options.build_request(name)
+    _import_file(session, file, read_json_lines(file, options.build_table_options()), request)
 
 
 def import_coco(
@@ -193,25 +204,15 @@ def import_coco(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A JSON file with images, categories and annotations.", show_default=False)
     ],
+    options: RemoteImportOptions,
     images: ImagesOption = None,
-    rename: RenameOption = None,
-    skip_class: SkipClassOption = None,
-    negative_class: NegativeClassOption = None,
-    skip_missing: SkipMissingOption = False,
-    downloads: DownloadsOption = None,
-    dry_run: DryRunOption = False,
-    wait: WaitOption = False,
-    suspend: SuspendOption = False,
 ) -> None:
     """Create a classifier from a COCO file.
 
     The category of an image's annotations is its class. Images with several categories
     are left out. Regions are not cropped: whole images are imported.
     """
-    rules = _parse_rules(rename, skip_class, negative_class)
-    request = ImportRequest(
-        name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend, skip_missing=skip_missing, downloads=downloads
-    )
+    request = options.build_request(name)
     _import_file(session, file, read_coco(file, images), request)
 
 
@@ -221,6 +222,7 @@ def import_custom_vision(
     project: Annotated[
         str, typer.Argument(metavar="PROJECT", help="The project's name or id at Custom Vision.", show_default=False)
     ],
+    options: RemoteImportOptions,
     endpoint: Annotated[
         str | None,
         typer.Option(
@@ -238,29 +240,17 @@ def import_custom_vision(
             help=f"A file with the training key. By default the variable {KEY_VARIABLE}, or else the command asks.",
         ),
     ] = None,
-    rename: RenameOption = None,
-    skip_class: SkipClassOption = None,
-    negative_class: NegativeClassOption = None,
-    skip_missing: SkipMissingOption = False,
-    downloads: DownloadsOption = None,
-    dry_run: DryRunOption = False,
-    wait: WaitOption = False,
-    suspend: SuspendOption = False,
-    no_input: NoInputOption = False,
 ) -> None:
     """Create a classifier from a project of Azure Custom Vision.
 
     Tags become classes; images with the Negative tag become negative examples. To resume an
     interrupted import, repeat the command.
     """
-    rules = _parse_rules(rename, skip_class, negative_class)
-    request = ImportRequest(
-        name=name, rules=rules, dry_run=dry_run, wait=wait, suspend=suspend, skip_missing=skip_missing, downloads=downloads
-    )
+    request = options.build_request(name)
     address = endpoint or session.environment.get(ENDPOINT_VARIABLE)
     if not address:
         raise UsageError(f"The endpoint of the training resource is not known; give --endpoint URL, or set {ENDPOINT_VARIABLE}")
-    with TrainingApi(address, _read_key(session, key_file, no_input=no_input)) as api, open_client() as client:
+    with TrainingApi(address, _read_key(session, key_file)) as api, open_client() as client:
         read = read_project(api, project)
         fetcher = Fetcher(client=client)
 
@@ -276,7 +266,7 @@ def import_custom_vision(
         import_listing(session, read.listing, request, source)
 
 
-def _read_key(session: Session, key_file: Path | None, *, no_input: bool) -> TrainingKey:
+def _read_key(session: Session, key_file: Path | None) -> TrainingKey:
     if key_file is not None:
         try:
             return TrainingKey(key_file.read_text(encoding="utf-8"))
@@ -285,7 +275,7 @@ def _read_key(session: Session, key_file: Path | None, *, no_input: bool) -> Tra
     key = session.environment.get(KEY_VARIABLE)
     if key:
         return TrainingKey(key)
-    if not can_ask(no_input=no_input):
+    if not session.can_ask():
         raise UsageError(f"The training key is not known; set {KEY_VARIABLE}, or give --training-key-file FILE")
     return TrainingKey(typer.prompt("Training key", hide_input=True, err=True))
 

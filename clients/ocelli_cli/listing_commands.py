@@ -54,6 +54,8 @@ def show_status(
     """Show a classifier: status, progress, accuracy.
 
     With --watch and -o json, each change is one line of JSON.
+
+    Example: ocelli status dogs -w
     """
     with session.connect() as ocelli:
         card = ocelli.resolve(classifier)

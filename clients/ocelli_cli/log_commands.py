@@ -10,6 +10,8 @@ import typer
 
 from ocelli_cli.arguments import ClassifierArgument
 from ocelli_cli.command import command
+from ocelli_cli.exit_codes import UsageError
+from ocelli_cli.output import OutputFormat
 from ocelli_cli.session import Session
 from ocelli_client import OcelliError
 
@@ -33,8 +35,11 @@ def show_logs(
 ) -> None:
     """Print the logs of trainer and inference servers.
 
-    kubectl reads them, because the gateway cannot: you need rights in the classifier's namespace.
+    kubectl reads them, because the gateway cannot: you need rights in the namespace of the classifier.
+    Logs are text: `-o json`, `yaml` and `name` are refused.
     """
+    if session.output.format is not OutputFormat.HUMAN:
+        raise UsageError(f"Logs are text and have no form for -o {session.output.format}; leave the option out")
     with session.connect() as ocelli:
         card = ocelli.resolve(classifier)
     namespace, _, name = (card.resource or "").partition("/")

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 import typer
 from typer import completion
 
-from ocelli_cli.arguments import NoInputOption
 from ocelli_cli.command import command
 from ocelli_cli.config_file import ConfigFile, Context
 from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.output import Payload, build_table, cells
-from ocelli_cli.session import Session, build_options, can_ask
+from ocelli_cli.session import Session
 from ocelli_client import NotFoundError, Ocelli
+from ocelli_client.connection import check_address
 
 PANEL = "Set up"
 
@@ -41,28 +41,36 @@ def add_to(app: typer.Typer) -> None:
 
 def log_in(
     session: Session,
-    url: Annotated[str, typer.Argument(metavar="URL", help="Such as https://vision.example.org.", show_default=False)],
-    user: Annotated[str | None, typer.Option("--user", "-u", help="Log in with user and password.")] = None,
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="The gateway, such as https://vision.example.org.", show_default=False)
+    ],
+    user: Annotated[
+        str | None,
+        typer.Option("--user", "-u", metavar="NAME", help="Log in with user and password; by default with an API key."),
+    ] = None,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")] = False,
     api_key_stdin: Annotated[bool, typer.Option("--api-key-stdin", help="Read the API key from standard input.")] = False,
     ca: Annotated[
         str | None,
-        typer.Option("--ca", help="Certificate authority to trust, if the system does not.", metavar="FILE"),
+        typer.Option("--ca", help="The certificate authority to trust; by default those of the system.", metavar="FILE"),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the context.", show_default="the host")] = None,
-    no_input: NoInputOption = False,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="The name of the context.", show_default="the host")
+    ] = None,
 ) -> None:
     """Log in to a gateway.
 
-    The credentials are kept in a file that only you can read.
+    Asks for an API key, or with --user for a password, and keeps it in a file that only you can read.
+    Where OCELLI_API_KEY, or OCELLI_USER and OCELLI_PASSWORD, are set, it takes them instead.
 
-    It asks for an API key, or with --user for a password. OCELLI_USER with OCELLI_PASSWORD, or
-    OCELLI_API_KEY, answer the question where they are set.
+    Example: ocelli login https://vision.example.org --user anna
     """
     if password_stdin and (api_key_stdin or user is None):
         raise UsageError("--password-stdin needs --user, and excludes --api-key-stdin")
-    context = _ask(session, Context(url=url, user=user, certificate_authority=ca), password_stdin, api_key_stdin, no_input)
-    with Ocelli(**build_options(context, session.timeout_seconds)) as ocelli:
+    check_address(url)
+    session.warn_of_clear_text(url)
+    context = _ask(session, Context(url=url, user=user, certificate_authority=ca), password_stdin, api_key_stdin)
+    with Ocelli(**session.build_options(context)) as ocelli:
         found = ocelli.session()
     config = session.load_config_file()
     chosen = name or _build_name(url)
@@ -73,7 +81,7 @@ def log_in(
     session.output.print(Payload(document=document, names=[chosen], human=session.output.text(message)))
 
 
-def _ask(session: Session, context: Context, password_stdin: bool, api_key_stdin: bool, no_input: bool) -> Context:
+def _ask(session: Session, context: Context, password_stdin: bool, api_key_stdin: bool) -> Context:
     given = session.environment.get
     if password_stdin:
         return replace(context, password=_read_line("password"))
@@ -84,7 +92,7 @@ def _ask(session: Session, context: Context, password_stdin: bool, api_key_stdin
     user = context.user or given("OCELLI_USER")
     if user and given("OCELLI_PASSWORD"):
         return replace(context, user=user, password=given("OCELLI_PASSWORD"))
-    if not can_ask(no_input=no_input):
+    if not session.can_ask():
         raise UsageError(
             "There is no terminal to ask for the credentials; use --api-key-stdin, or --user with --password-stdin"
         )

@@ -38,24 +38,31 @@ def manifest(
         typer.Option(
             "--from",
             metavar="CLASSIFIER",
-            help="Print the manifest of this classifier instead.",
+            help="Print the manifest of this classifier, instead of one of a folder.",
             autocompletion=complete_classifiers,
         ),
     ] = None,
     negatives: NegativesOption = None,
     url_prefix: Annotated[
         str,
-        typer.Option("--url-prefix", metavar="URL", help="Where you will store the zips: https, s3, gs, az or file."),
+        typer.Option(
+            "--url-prefix", metavar="URL", help="Where you will store the zips: an address of https, s3, gs, az or file."
+        ),
     ] = FILE_PREFIX,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the zips are written.")] = DEFAULT_FOLDER,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="The folder that the zips are written to.")
+    ] = DEFAULT_FOLDER,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Name of the object; by default made from the folder's name.")
+        str | None,
+        typer.Option("--name", metavar="NAME", help="The name of the object; by default made from the name of the folder."),
     ] = None,
 ) -> None:
     """Print a classifier as YAML to commit.
 
     Writes the images of a folder into zips, which the manifest names by their digests. The
     same images give the same zips on every machine.
+
+    Example: ocelli manifest photos --url-prefix s3://bucket/dogs > dogs.yaml
     """
     if (folder is None) == (source is None):
         raise UsageError("Give either a FOLDER, or --from CLASSIFIER")

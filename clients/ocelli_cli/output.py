@@ -46,23 +46,25 @@ class Output:
     """Both streams of one run."""
 
     format: OutputFormat
+    quiet: bool = False
+    """Without warnings: what a shell runs while a person types must not print between the words."""
 
     def print(self, payload: Payload) -> None:
         """The result, on standard output."""
         match self.format:
             case OutputFormat.JSON:
-                print(json.dumps(payload.document, indent=2, ensure_ascii=False))
+                _write(json.dumps(payload.document, indent=2, ensure_ascii=False))
             case OutputFormat.YAML:
-                print(yaml.safe_dump(payload.document, sort_keys=False, allow_unicode=True), end="")
+                _write(yaml.safe_dump(payload.document, sort_keys=False, allow_unicode=True).rstrip("\n"))
             case OutputFormat.HUMAN if payload.human is not None:
                 build_console().print(payload.human, soft_wrap=isinstance(payload.human, Text))
             case _:
                 for name in payload.names:
-                    print(name)
+                    _write(name)
 
     def print_line(self, line: str) -> None:
         """One line of a result that goes on; readers of a pipe get it at once."""
-        print(printable(line) if self.format is OutputFormat.HUMAN else line, flush=True)
+        _write(printable(line) if self.format is OutputFormat.HUMAN else line)
 
     @staticmethod
     def text(message: str) -> Text:
@@ -75,6 +77,8 @@ class Output:
 
     def warn(self, message: str) -> None:
         """A sentence for people that needs their attention, on standard error."""
+        if self.quiet:
+            return
         build_console(stderr=True).print(Text.assemble(("Warning: ", "yellow"), printable(message)), soft_wrap=True)
 
     def fail(self, message: str) -> None:
@@ -120,6 +124,13 @@ def build_table(*columns: str) -> Table:
 def cells(*values: object) -> list[Text]:
     """Values for a row: names of users never act on the terminal."""
     return [value if isinstance(value, Text) else Text(printable("" if value is None else str(value))) for value in values]
+
+
+def _write(text: str) -> None:
+    """A line of the result as it is; on a terminal without characters that act on it."""
+    # Bytes of a file name that are not UTF-8 cannot be printed.
+    text = text.encode(errors="replace").decode()
+    print(printable(text) if sys.stdout.isatty() else text, flush=True)
 
 
 def printable(text: str) -> str:

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group
 
-from ocelli_cli.arguments import ClassifierArgument, NoInputOption, WaitOption, YesOption, complete_revisions
+from ocelli_cli.arguments import REVISIONS, ClassifierArgument, WaitOption, complete_revisions
 from ocelli_cli.command import command
 from ocelli_cli.creation_commands import finish_change, print_outcome
 from ocelli_cli.exit_codes import UsageError
 from ocelli_cli.output import Payload, build_table, cells
-from ocelli_cli.session import Session, check_confirmed
+from ocelli_cli.session import Session
 from ocelli_cli.training_wait import wait_until
 from ocelli_cli.wording import describe_class, percent
 from ocelli_client import Card, Details, OcelliError
@@ -20,10 +20,6 @@ from ocelli_client.texts import count
 
 LOOK = "Look"
 PANEL = "Change"
-REVISION_HELP = "A revision of `ocelli history`."
-RevisionArgument = Annotated[
-    str, typer.Argument(metavar="REV", help=REVISION_HELP, show_default=False, autocompletion=complete_revisions)
-]
 
 
 class RollbackError(OcelliError):
@@ -51,14 +47,12 @@ def roll_back(
             autocompletion=complete_revisions,
         ),
     ] = None,
-    latest: Annotated[bool, typer.Option("--latest", help="Serve the newest revision again, and each later one.")] = False,
+    latest: Annotated[bool, typer.Option("--latest", help="Undo: serve the newest revision, and each later one.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the revision serves.")] = False,
-    yes: YesOption = False,
-    no_input: NoInputOption = False,
 ) -> None:
     """Serve an earlier revision.
 
-    It stays pinned until `ocelli rollback CLASSIFIER --latest`, even after further trainings.
+    It is pinned: later trainings do not replace it until `ocelli rollback CLASSIFIER --latest`.
     """
     if latest and revision is not None:
         raise UsageError("REV and --latest contradict each other; give one of them")
@@ -69,7 +63,7 @@ def roll_back(
             target = changed.current_revision
         else:
             target = revision or _find_earlier(details)
-            check_confirmed(f"Serve revision {target} of {details.name}?", yes=yes, no_input=no_input)
+            session.check_confirmed(f"Serve revision {target} of {details.name}?")
             changed = ocelli.pin(details.classifier_id, target)
 
         def serves(card: Card) -> bool:
@@ -96,7 +90,15 @@ def _find_earlier(details: Details) -> str:
     )
 
 
-def approve(session: Session, classifier: ClassifierArgument, revision: RevisionArgument, wait: WaitOption = False) -> None:
+def approve(
+    session: Session,
+    classifier: ClassifierArgument,
+    revision: Annotated[
+        str,
+        typer.Argument(metavar="REV", help="The revision that waits.", show_default=False, autocompletion=complete_revisions),
+    ],
+    wait: WaitOption = False,
+) -> None:
     """Approve a revision that waits for approval, so that it serves."""
     with session.connect() as ocelli:
         changed = ocelli.approve(ocelli.resolve(classifier).classifier_id, revision)
@@ -104,7 +106,10 @@ def approve(session: Session, classifier: ClassifierArgument, revision: Revision
 
 
 def retrain(session: Session, classifier: ClassifierArgument, wait: WaitOption = False) -> None:
-    """Train again from the same images."""
+    """Train again from the same images.
+
+    This repeats a training that has failed, and reads sources again that may have changed.
+    """
     with session.connect() as ocelli:
         finish_change(session, ocelli, ocelli.retrain(ocelli.resolve(classifier).classifier_id), wait=wait)
 
@@ -124,15 +129,23 @@ def resume(session: Session, classifier: ClassifierArgument, wait: WaitOption = 
 def compare(
     session: Session,
     classifier: ClassifierArgument,
-    old: RevisionArgument,
-    new: RevisionArgument,
-    limit: Annotated[int, typer.Option(help="How many images of each kind to list.", min=0)] = 20,
+    old: Annotated[
+        str,
+        typer.Argument(
+            metavar="OLD", help=f"The revision before. {REVISIONS}", show_default=False, autocompletion=complete_revisions
+        ),
+    ],
+    new: Annotated[
+        str,
+        typer.Argument(metavar="NEW", help="The revision after.", show_default=False, autocompletion=complete_revisions),
+    ],
+    limit: Annotated[int, typer.Option(help="The most images to list as better, and as worse.", min=0)] = 20,
 ) -> None:
     """Compare two revisions, image by image.
 
-    Shows what the second revision does better and worse than the first.
+    Shows what NEW does better and worse than OLD. Each image is judged by heads that did not learn from it.
 
-    Each image is judged by heads that did not learn from it.
+    Example: ocelli diff dogs served latest
     """
     with session.connect() as ocelli:
         document = ocelli.compare(ocelli.resolve(classifier).classifier_id, new, old)

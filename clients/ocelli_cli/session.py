@@ -13,8 +13,9 @@ import typer
 
 from ocelli_cli.config_file import ConfigFile, Context, find_config_path, is_readable_by_others, load_config_file
 from ocelli_cli.exit_codes import UsageError
-from ocelli_cli.output import Output
+from ocelli_cli.output import Output, printable
 from ocelli_client import LoginError, NotFoundError, Ocelli, OcelliError, WaitTimeoutError
+from ocelli_client.connection import check_address, sends_clear_text
 
 _CALL_SECONDS = 60.0
 
@@ -30,6 +31,8 @@ class Session:
     output: Output
     context_name: str | None = None
     timeout_seconds: float | None = None
+    yes: bool = False
+    no_input: bool = False
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     started: float = field(default_factory=time.monotonic)
 
@@ -66,6 +69,7 @@ class Session:
         given = self.environment.get
         url = given("OCELLI_URL")
         if url:
+            _check_variable("OCELLI_URL", url)
             # Credentials are for one gateway: they never go to another one.
             stored = stored if stored is not None and stored.url.rstrip("/") == url.rstrip("/") else Context(url=url)
         if stored is None:
@@ -83,7 +87,29 @@ class Session:
 
     def connect(self) -> Ocelli:
         """A client of the gateway."""
-        return Ocelli(**build_options(self.find_context(), self.timeout_seconds))
+        context = self.find_context()
+        self.warn_of_clear_text(context.url)
+        return Ocelli(**self.build_options(context))
+
+    def build_options(self, context: Context) -> dict[str, Any]:
+        """The options of a client for a context."""
+        limit = self.timeout_seconds
+        options = {
+            "url": context.url,
+            "timeout_seconds": _CALL_SECONDS if limit is None else max(0.1, min(_CALL_SECONDS, limit)),
+            "deadline": None if limit is None else self.started + limit,
+            "verify": context.certificate_authority or True,
+        }
+        if context.token:
+            return options | {"token": context.token}
+        if context.api_key:
+            return options | {"api_key": context.api_key}
+        return options | {"user": context.user, "password": context.password}
+
+    def warn_of_clear_text(self, url: str) -> None:
+        """A warning before credentials are sent so that others can read them."""
+        if sends_clear_text(url):
+            self.output.warn(f"{url} is not encrypted: the credentials are sent in clear text; use an https address")
 
     def find_remaining_seconds(self) -> float | None:
         """What is left of `--timeout`; None without one."""
@@ -96,33 +122,28 @@ class Session:
         if self.find_remaining_seconds() == 0:
             raise WaitTimeoutError(f"{what}: timed out after {self.timeout_seconds:g} s")
 
+    def can_ask(self) -> bool:
+        """Whether a person can answer a question."""
+        return not self.no_input and sys.stdin.isatty()
 
-def build_options(context: Context, timeout_seconds: float | None = None) -> dict[str, Any]:
-    """The options of a client for a context."""
-    silence = _CALL_SECONDS if timeout_seconds is None else max(0.1, min(_CALL_SECONDS, timeout_seconds))
-    options = {"url": context.url, "timeout_seconds": silence, "verify": context.certificate_authority or True}
-    if context.token:
-        return options | {"token": context.token}
-    if context.api_key:
-        return options | {"api_key": context.api_key}
-    return options | {"user": context.user, "password": context.password}
+    def check_confirmed(self, question: str) -> None:
+        """Ask a person, unless `--yes` has answered.
+
+        Raises:
+            UsageError: there is no terminal, or `--no-input` is given.
+            DeclinedError: the answer is no.
+        """
+        if self.yes:
+            return
+        if not self.can_ask():
+            reason = "--no-input is given" if self.no_input else "There is no terminal to answer on"
+            raise UsageError(f"{question} {reason}; repeat the command with --yes")
+        if not typer.confirm(printable(question), err=True):
+            raise DeclinedError("Nothing was changed")
 
 
-def can_ask(*, no_input: bool) -> bool:
-    """Whether a person can answer a question."""
-    return not no_input and sys.stdin.isatty()
-
-
-def check_confirmed(question: str, *, yes: bool, no_input: bool) -> None:
-    """Ask a person, unless `--yes` has answered.
-
-    Raises:
-        UsageError: there is no terminal, or `--no-input` is given.
-        DeclinedError: the answer is no.
-    """
-    if yes:
-        return
-    if not can_ask(no_input=no_input):
-        raise UsageError(f"{question} There is no terminal to answer on; repeat the command with --yes")
-    if not typer.confirm(question, err=True):
-        raise DeclinedError("Nothing was changed")
+def _check_variable(name: str, url: str) -> None:
+    try:
+        check_address(url)
+    except OcelliError as error:
+        raise OcelliError(f"{name}: {error}") from error

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ocelli_cli.config_file import Context, write_private
+from ocelli_cli.config_file import Context, create_private, write_private
 from ocelli_client import Examples
 
 # What was uploaded is deleted long before.
@@ -43,9 +43,16 @@ class UnfinishedCreation:
             return None
         return found if isinstance(found, str) else None
 
-    def remember(self, classifier_id: str) -> None:
-        """Before anything is sent."""
-        write_private(self.path, json.dumps({"classifier_id": classifier_id}))
+    def remember(self, classifier_id: str) -> str:
+        """Before anything is sent. Of two programs that do so at the same time, both get the id of the first one."""
+        text = json.dumps({"classifier_id": classifier_id})
+        if create_private(self.path, text):
+            return classifier_id
+        found = self.find_classifier_id()
+        if found is None:
+            # Too old, or not a file of this program.
+            write_private(self.path, text)
+        return found or classifier_id
 
     def forget(self) -> None:
         """It has ended."""

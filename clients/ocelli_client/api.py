@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
-from ocelli_client.calls import Call, Content, parse_bytes, parse_document, parse_nothing
+from ocelli_client.calls import DOWNLOAD_BYTES_LIMIT, Call, Content, parse_bytes, parse_document, parse_nothing
 from ocelli_client.cards import Card, Correction, Details, Document, parse_corrections
 
 CLASSIFIERS = "/ocelli/v1/classifiers"
@@ -139,7 +139,14 @@ def get_export(classifier_id: str, export_format: ExportFormat) -> Call[bytes]:
 
 def _download(classifier_id: str, what: str) -> Call[bytes]:
     path = f"/v3/classifiers/{quote(classifier_id, safe='')}/{what}"
-    return Call(method="GET", path=path, query=[V3_VERSION], parse=parse_bytes, headers={"Accept": "*/*"})
+    return Call(
+        method="GET",
+        path=path,
+        query=[V3_VERSION],
+        parse=parse_bytes,
+        headers={"Accept": "*/*"},
+        limit_bytes=DOWNLOAD_BYTES_LIMIT,
+    )
 
 
 def draw_classifier_id(name: str) -> Call[str]:

@@ -13,7 +13,7 @@ import httpx
 
 from ocelli_client import api
 from ocelli_client.api import LATEST, SERVED, ExportFormat, Removal
-from ocelli_client.calls import Call, Pause, Procedure, check
+from ocelli_client.calls import Answer, Call, Pause, Procedure, check
 from ocelli_client.cards import Card, Correction, Details, Document
 from ocelli_client.classification import Question, classify
 from ocelli_client.connection import Connection
@@ -34,7 +34,7 @@ class AsyncOcelli:
     def __init__(self, url: str, **credentials: Any) -> None:
         """`credentials` and limits are the fields of `Connection`."""
         self.connection = Connection(url=url, **credentials)
-        self._http = httpx.AsyncClient(**self.connection.build_client_options())
+        self._http = self.connection.open(httpx.AsyncClient)
 
     async def __aenter__(self) -> AsyncOcelli:
         return self
@@ -54,10 +54,13 @@ class AsyncOcelli:
         if call.content is not None:
             options["content"] = _read_in_thread(call.content.read())
         try:
-            response = await self._http.request(call.method, call.path, **options)
-        except httpx.TransportError as error:
+            async with self._http.stream(call.method, call.path, **options) as response:
+                answer = Answer(response=response, limit_bytes=call.limit_bytes, deadline=self.connection.deadline)
+                async for piece in response.aiter_bytes():
+                    answer.add(piece)
+        except httpx.RequestError as error:
             raise NotReachableError(self.connection.describe_failure(error)) from error
-        return call.parse(response)
+        return call.read(answer)
 
     async def run(self, procedure: Procedure[T]) -> T:
         """Carry out the steps of a procedure. Its own work, such as reading images, is done in a thread."""
@@ -85,7 +88,7 @@ class AsyncOcelli:
                 async for line in response.aiter_lines():
                     for event in reader.read_line(line):
                         yield event
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise NotReachableError(self.connection.describe_failure(error)) from error
 
     async def session(self) -> Document:

@@ -7,6 +7,7 @@ call is raised there.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -19,10 +20,15 @@ from ocelli_client.errors import (
     ConflictError,
     LoginError,
     NotFoundError,
+    NotReachableError,
     RefusedError,
 )
 
 T = TypeVar("T")
+ANSWER_BYTES_LIMIT = 256 * 2**20
+"""Of a document."""
+DOWNLOAD_BYTES_LIMIT = 4 * 2**30
+"""Of a file."""
 Query = Sequence[tuple[str, str]]
 
 
@@ -43,6 +49,39 @@ class Pause:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """An answer whose bytes are collected. One that does not end is given up."""
+
+    response: httpx.Response
+    limit_bytes: int
+    deadline: float | None
+    _content: bytearray = field(default_factory=bytearray, repr=False)
+
+    def add(self, piece: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            AnswerError: there are too many.
+            NotReachableError: it is too late.
+        """
+        self._content.extend(piece)
+        address = self.response.url.copy_with(query=None)
+        if len(self._content) > self.limit_bytes:
+            raise AnswerError(f"{address} answered with more than {self.limit_bytes // 2**20} MB; check the address")
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise NotReachableError(f"{address} did not send all of its answer in time; try again later")
+
+    def build_response(self) -> httpx.Response:
+        """The whole answer. Its content is decoded already."""
+        headers = [
+            pair for pair in self.response.headers.multi_items() if pair[0] not in ("content-encoding", "content-length")
+        ]
+        return httpx.Response(
+            self.response.status_code, headers=headers, content=bytes(self._content), request=self.response.request
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Call(Generic[T]):
     """One request, and how its answer is read."""
 
@@ -56,6 +95,8 @@ class Call(Generic[T]):
     files: Sequence[tuple[str, tuple[str, Any]]] = ()
     content: Content | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    limit_bytes: int = ANSWER_BYTES_LIMIT
+    """Of the answer."""
 
     def build_options(self) -> dict[str, Any]:
         """Everything of the request that httpx takes by name, except the content."""
@@ -69,6 +110,19 @@ class Call(Generic[T]):
         if self.content is not None:
             options["headers"] |= {"Content-Type": self.content.media_type, "Content-Length": str(self.content.size_bytes)}
         return options
+
+    def read(self, answer: Answer) -> T:
+        """The value of an answer.
+
+        Raises:
+            AnswerError: it is JSON, but not what Ocelli answers.
+            RefusedError: it is an error.
+        """
+        response = answer.build_response()
+        try:
+            return self.parse(response)
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            raise AnswerError(_describe_stranger(response)) from error
 
     def __iter__(self) -> Generator[Step, Any, T]:
         result: T = yield self
@@ -137,8 +191,21 @@ def _read_retry_after(response: httpx.Response) -> float | None:
 
 
 def _describe_stranger(response: httpx.Response) -> str:
+    target = _find_target(response)
+    if target is not None:
+        return f"{response.url.copy_with(query=None)} redirects to {target}; if that is the gateway, give its address"
     media_type = response.headers.get("Content-Type", "no type")
     return (
         f"{response.url.copy_with(query=None)} answered {response.status_code} ({media_type}), and not as Ocelli does; "
         "check the address"
     )
+
+
+def _find_target(response: httpx.Response) -> str | None:
+    """Where a redirection leads, without what may be secret. It is not followed: credentials are for one gateway."""
+    if not response.has_redirect_location:
+        return None
+    try:
+        return str(response.url.join(response.headers["Location"]).copy_with(query=None, fragment=None, userinfo=b""))
+    except (httpx.InvalidURL, ValueError):
+        return "what is not an address"

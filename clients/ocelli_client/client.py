@@ -12,7 +12,7 @@ import httpx
 
 from ocelli_client import api
 from ocelli_client.api import LATEST, SERVED, ExportFormat, Removal
-from ocelli_client.calls import Call, Pause, Procedure, Step, check
+from ocelli_client.calls import Answer, Call, Pause, Procedure, Step, check
 from ocelli_client.cards import Card, Correction, Details, Document
 from ocelli_client.classification import Question, classify
 from ocelli_client.connection import Connection
@@ -33,7 +33,7 @@ class Ocelli:
     def __init__(self, url: str, **credentials: Any) -> None:
         """`credentials` and limits are the fields of `Connection`."""
         self.connection = Connection(url=url, **credentials)
-        self._http = httpx.Client(**self.connection.build_client_options())
+        self._http = self.connection.open(httpx.Client)
 
     def __enter__(self) -> Ocelli:
         return self
@@ -51,10 +51,13 @@ class Ocelli:
         if call.content is not None:
             options["content"] = call.content.read()
         try:
-            response = self._http.request(call.method, call.path, **options)
-        except httpx.TransportError as error:
+            with self._http.stream(call.method, call.path, **options) as response:
+                answer = Answer(response=response, limit_bytes=call.limit_bytes, deadline=self.connection.deadline)
+                for piece in response.iter_bytes():
+                    answer.add(piece)
+        except httpx.RequestError as error:
             raise NotReachableError(self.connection.describe_failure(error)) from error
-        return call.parse(response)
+        return call.read(answer)
 
     def _take(self, step: Step) -> Any:
         if isinstance(step, Pause):
@@ -87,7 +90,7 @@ class Ocelli:
                 check(response)
                 for line in response.iter_lines():
                     yield from reader.read_line(line)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise NotReachableError(self.connection.describe_failure(error)) from error
 
     def session(self) -> Document:

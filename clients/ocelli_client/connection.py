@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
 from ocelli_client.errors import OcelliError
 
+C = TypeVar("C")
 API_KEY_USER = "apikey"
 
 
@@ -28,13 +31,11 @@ class Connection:
     """False: accept any certificate; a path: the certificate authority to trust."""
     timeout_seconds: float = 60.0
     """Longest silence of the gateway within one request."""
+    deadline: float | None = None
+    """The time of `time.monotonic` after which an answer that has not ended is given up."""
 
     def __post_init__(self) -> None:
-        if "@" in self.url.partition("://")[2].partition("/")[0]:
-            # The address is part of messages.
-            raise OcelliError("The address has credentials in it; give the address without them, and the credentials apart")
-        if not _is_address(self.url):
-            raise OcelliError(f'"{self.url}" is not an address of a gateway; give one such as https://vision.example.org')
+        check_address(self.url)
         given = [bool(self.user or self.password), bool(self.api_key), bool(self.token)]
         if sum(given) > 1:
             raise OcelliError("Several kinds of credentials are given; give user and password, or an API key, or a token")
@@ -55,7 +56,23 @@ class Connection:
             "timeout": httpx.Timeout(self.timeout_seconds, connect=min(10.0, self.timeout_seconds)),
         }
 
-    def describe_failure(self, error: httpx.TransportError) -> str:
+    def open(self, kind: Callable[..., C]) -> C:
+        """A client of httpx.
+
+        Raises:
+            OcelliError: a setting cannot be used.
+        """
+        options = self.build_client_options()
+        try:
+            return kind(**options)
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            # httpx reads the variables of proxies, and its error may show a password of them.
+            raise OcelliError(
+                "The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used; correct the variable, "
+                "for example to http://proxy.example.org:3128"
+            ) from error
+
+    def describe_failure(self, error: httpx.RequestError) -> str:
         """The sentence for a gateway that did not answer."""
         match error:
             case httpx.ConnectTimeout() | httpx.ConnectError():
@@ -80,6 +97,34 @@ class Connection:
             return ssl.create_default_context(cafile=self.verify)
         except (OSError, ssl.SSLError) as error:
             raise OcelliError(f"The certificate authority {self.verify} cannot be read: {error}") from error
+
+
+def check_address(url: str) -> None:
+    """Check the address of a gateway, which is part of messages.
+
+    Raises:
+        OcelliError: it is not an address, or has something secret in it. The text does not show it then.
+    """
+    # A password may have any character, so that a URL parser does not always find it.
+    if "@" in url:
+        raise OcelliError("The address has credentials in it; give the address without them, and the credentials apart")
+    if "?" in url or "#" in url:
+        raise OcelliError("The address has a query or a fragment; give the address without it")
+    if not _is_address(url):
+        raise OcelliError(f'"{url}" is not an address of a gateway; give one such as https://vision.example.org')
+
+
+def sends_clear_text(url: str) -> bool:
+    """Whether others can read what is sent to this address: it is not encrypted, and leaves this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _is_address(url: str) -> bool:

@@ -141,7 +141,9 @@ def allowed_class_name(name: str) -> str:
 
 
 def _is_forbidden(character: str) -> bool:
-    return character in FORBIDDEN_CHARACTERS or ord(character) < 32 or 127 <= ord(character) < 160
+    code = ord(character)
+    # Bytes of a file name that are not UTF-8 are surrogates, which no JSON document can have.
+    return character in FORBIDDEN_CHARACTERS or code < 32 or 127 <= code < 160 or 0xD800 <= code < 0xE000
 
 
 def build_examples(examples: Sequence[Example], notices: Sequence[str] = (), on_progress: Progress | None = None) -> Examples:

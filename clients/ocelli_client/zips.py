@@ -30,6 +30,10 @@ class ChangedImageError(OcelliError):
     """An image is not the one that was checked."""
 
 
+class ZipWriteError(OcelliError):
+    """A zip cannot be written."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExampleZip:
     """A written zip."""
@@ -53,8 +57,7 @@ def build_zips(images: Sequence[ImageFile], folder: Path) -> Iterator[ExampleZip
 def plan_zips(images: Sequence[ImageFile], limit_bytes: int = ZIP_BYTES_LIMIT) -> list[tuple[ImageFile, ...]]:
     """Which images go into which zip, in the order of their names: as few zips as possible.
 
-    Their numbers of images differ by at most one, because a training refuses a zip with fewer than ten images. The console cuts
-    in the same way, so that both have the same digests.
+    Their numbers of images differ by at most one. The console cuts in the same way, so that both have the same digests.
     """
     ordered = sorted(images, key=lambda image: (image.name, image.sha256))
     ends = [0, *accumulate(image.size_bytes + _ENTRY_BYTES + 2 * len(image.name.encode()) for image in ordered)]
@@ -78,13 +81,18 @@ def write_zip(images: Sequence[ImageFile], path: Path) -> ExampleZip:
 
     Raises:
         ChangedImageError: an image has changed since it was checked.
+        ZipWriteError: the zip cannot be written, for example because the disk is full.
     """
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for image in images:
-            entry = zipfile.ZipInfo(image.name, date_time=_TIME)
-            entry.create_system = _UNIX
-            entry.external_attr = _FILE_MODE
-            archive.writestr(entry, _read(image))
+    try:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for image in images:
+                entry = zipfile.ZipInfo(image.name, date_time=_TIME)
+                entry.create_system = _UNIX
+                entry.external_attr = _FILE_MODE
+                archive.writestr(entry, _read(image))
+    except OSError as error:
+        reason = error.strerror or error
+        raise ZipWriteError(f"{path} cannot be written: {reason}; free space, or name another folder in TMPDIR") from error
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return ExampleZip(path=path, sha256=digest, size_bytes=path.stat().st_size, images=tuple(images))

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 
+from ocelli_client.connection import check_address, sends_clear_text
 from ocelli_client.errors import OcelliError
 from ocelli_import.downloads import ATTEMPTS, TIMEOUT_SECONDS, USER_AGENT, Fetcher, pause_seconds
 
@@ -24,7 +24,6 @@ OBJECT_DETECTION = "ObjectDetection"
 NEGATIVE = "Negative"
 _TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 T = TypeVar("T")
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class CustomVisionError(OcelliError):
@@ -90,12 +89,11 @@ class TrainingApi:
         Raises:
             CustomVisionError: it is not an address, or not one that keeps the key secret.
         """
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise CustomVisionError(
-                f'"{endpoint}" is not an endpoint; give one such as https://NAME.cognitiveservices.azure.com'
-            )
-        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        try:
+            check_address(endpoint)
+        except OcelliError as error:
+            raise CustomVisionError(f"The endpoint of Custom Vision cannot be used. {error}") from error
+        if sends_clear_text(endpoint):
             raise CustomVisionError(f"{endpoint} would send the training key in clear text; use its https address")
         self.endpoint = endpoint.rstrip("/")
         self._sleep = sleep

@@ -157,12 +157,13 @@ def place_of(text: str, folder: Path) -> Place:
     try:
         parts = urlsplit(text)
     except ValueError as error:
-        raise ListingError(f'"{text}" is not an address ({error}); correct it') from error
+        # The text may have a password in it, and so may the error.
+        raise ListingError("the address is not valid; correct it") from error
     if parts.scheme in ("http", "https") and parts.netloc:
-        name = unquote(parts.path).rsplit("/", 1)[-1] or parts.netloc
+        name = unquote(parts.path).rsplit("/", 1)[-1] or parts.hostname or ""
         return RemoteImage(key=text, url=text, name=name)
     if "://" in text:
-        raise ListingError(f'"{text}" is not an http or https address; download the images, and list their files')
+        raise ListingError(f"an address of {parts.scheme}:// is not http or https; download the images, and list their files")
     path = folder / text
     relative = Path(text)
     inside = not relative.is_absolute() and ".." not in relative.parts

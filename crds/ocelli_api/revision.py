@@ -26,6 +26,7 @@ from ocelli_api.polled_sources import find_seen_digest
 
 CANONICAL_FORM_VERSION = 1
 REVISION_LENGTH = 10
+REVISION_PATTERN = f"[0-9a-f]{{{REVISION_LENGTH}}}"
 _KEPT_REVISIONS = "_revisions"
 """An attribute of a spec that is not a field. Operator and gateway need the revision many times a second."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ocelli_api.digests import DIGEST_PATTERN
 from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.settings import (
     ADDRESS,
@@ -43,7 +44,7 @@ Resources = Mapping[str, Mapping[str, Any]]
 Objects = tuple[Mapping[str, Any], ...]
 
 _CERTIFICATES_CHARACTERS_LIMIT = 64 * 1024
-_BACKBONE = re.compile(r"[A-Za-z0-9_.]+=[0-9a-f]{64}")
+_BACKBONE = re.compile(f"[A-Za-z0-9_.]+={DIGEST_PATTERN}")
 # A qualified name with a prefix, which all resources except those of Kubernetes itself have.
 _RESOURCE_NAME_FORM = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
 _PEER_FIELDS = frozenset({"podSelector", "namespaceSelector", "ipBlock"})

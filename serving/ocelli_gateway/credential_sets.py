@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ocelli_api.digests import is_digest
 from ocelli_gateway.quotas import NO_QUOTA, Quota, QuotaValueError
 
 API_KEY_USER = "apikey"
@@ -25,7 +26,6 @@ SECRET_NAME = "ocelli-credentials"
 SECRET_NAMESPACE = "ocelli-system"
 PASSWORD_BYTES_LIMIT = 1024
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SCRYPT = re.compile(r"scrypt\$n=(\d{1,8}),r=(\d{1,3}),p=(\d{1,3})\$([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+)", re.ASCII)
 _MEMORY_LIMIT_BYTES = 256 * 1024 * 1024
 
@@ -151,7 +151,7 @@ class CredentialSet:
             )
         if not _NAMESPACE.fullmatch(namespace):
             raise CredentialSetError(f"its namespace {namespace!r} is not a valid name of a namespace; correct it")
-        if api_key is not None and not (isinstance(api_key, str) and _SHA256.fullmatch(api_key)):
+        if api_key is not None and not is_digest(api_key):
             raise CredentialSetError("its apiKeySHA256 is not a SHA-256 of 64 lower-case hex digits; correct or remove it")
         return cls(
             user=user,

@@ -7,10 +7,10 @@ It must not know HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ocelli_api.classifier import Classifier, ClassifierSpec, Correction, ExampleClass, Source
+from ocelli_api.classifier import Classifier, ClassifierSpec, ExampleClass, Source
 from ocelli_api.revision import definition
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.changes import Changes
@@ -90,12 +90,7 @@ class ExampleChanges:
                         f"Another classifier has an id like {new.classifier_id}; draw another with POST /ocelli/v1/uploads."
                     ) from error
                 return _accept_same(existing, spec)
-        try:
-            # The sweep may have deleted old uploads just before there was a Classifier that refers to them.
-            await self._uploads.check_stored(caller, new.classifier_id, digests)
-        except InputError:
-            await self._store.delete(created)
-            raise
+        await self._check_kept(caller, new.classifier_id, digests, lambda: self._store.delete(created))
         return created
 
     async def add(self, caller: Caller, classifier_id: str, uploads: Sequence[NamedUpload]) -> Classifier:
@@ -106,23 +101,33 @@ class ExampleChanges:
         """
         if not uploads:
             raise ParameterError("No uploads were named; give at least one in classes or negative_examples.")
+        before, digests = ClassifierSpec(), list[str]()
 
         async def change(classifier: Classifier) -> ClassifierSpec:
+            nonlocal before, digests
             check_learns(classifier)
             check_first_training_ended(classifier)
             base = await self._read_base(classifier)
             sets = [(item.name, item.examples) for item in base.classes] + [(None, base.negative_examples)]
             present = {(name, source.upload) for name, sources in sets for source in sources}
             added = [item for item in uploads if (item.class_name, item.sha256) not in present]
+            before, digests = classifier.spec, [item.sha256 for item in added]
             if not added:
                 return classifier.spec
-            await self._uploads.check_stored(caller, classifier_id, [item.sha256 for item in added])
+            await self._uploads.check_stored(caller, classifier_id, digests)
             round_number = 1 + max((source.round for source in base.sources), default=0)
             spec = grow_definition(base, added, round_number=round_number)
             check_size(spec)
             return _retrained(spec)
 
-        return await self._changes.apply(caller, classifier_id, change)
+        changed = await self._changes.apply(caller, classifier_id, change)
+
+        async def undo(classifier: Classifier) -> ClassifierSpec:
+            # What others have written since builds on the change, and stays.
+            return before if classifier.spec == changed.spec else classifier.spec
+
+        await self._check_kept(caller, classifier_id, digests, lambda: self._changes.apply(caller, classifier_id, undo))
+        return changed
 
     async def remove(self, caller: Caller, classifier_id: str, removal: Removal) -> Classifier:
         """Take classes, uploads or all negative examples away.
@@ -139,6 +144,17 @@ class ExampleChanges:
             return _retrained(spec)
 
         return await self._changes.apply(caller, classifier_id, change)
+
+    async def _check_kept(
+        self, caller: Caller, classifier_id: str, digests: Sequence[str], undo: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Undo a write whose uploads are not stored any more: the sweep may have deleted old ones just before there was a
+        Classifier that refers to them. Raises InputError."""
+        try:
+            await self._uploads.check_stored(caller, classifier_id, digests)
+        except InputError:
+            await undo()
+            raise
 
     async def _find(self, caller: Caller, classifier_id: str) -> Classifier | None:
         try:
@@ -169,7 +185,10 @@ class ExampleChanges:
 
 
 def shrink_definition(base: ClassifierSpec, removal: Removal) -> ClassifierSpec:
-    """The definition without classes and uploads. A class without any source goes, and with it its test set and corrections.
+    """The definition without classes and uploads. A class without any source goes, and with it its test set and its images.
+
+    Also those that corrections have moved to it, which are dropped: without the correction they would be learned as what their
+    sources say.
 
     Raises:
         ParameterError: nothing is named, or something that is not there.
@@ -195,7 +214,7 @@ def shrink_definition(base: ClassifierSpec, removal: Removal) -> ClassifierSpec:
         if item.name not in removal.class_names and kept(item.examples)
     )
     names = {item.name for item in classes}
-    corrections: tuple[Correction, ...] = tuple(item for item in base.corrections if item.class_name in ("", *names))
+    corrections = tuple(item if item.class_name in names else replace(item, class_name="") for item in base.corrections)
     tested = tuple(item for item in base.evaluation.classes if item.name in names)
     return replace(
         base,

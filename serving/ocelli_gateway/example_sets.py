@@ -21,6 +21,9 @@ from ocelli_storage.archives import ArchiveFault, EntryFault, SkippedEntry, show
 POSITIVE_SUFFIX = "_positive_examples"
 NEGATIVE_PART = "negative_examples"
 LEAST_IMAGES = 10
+"""Of a class, and in v3 of each zip: there a zip is a class."""
+LEAST_UPLOAD_IMAGES = 1
+"""Of a zip that is sent by itself: the images of a class can be in several zips, which the trainer counts together."""
 _FILE_NAME_BYTES = 4096
 _ENTRY_FAULTS = {
     EntryFault.NOT_AN_IMAGE: "is not a JPEG or PNG image",
@@ -90,21 +93,21 @@ async def check_archives(
     """
     reports = await zips.inspect([example_set.file.path for example_set in sets], tenant, left=left)
     for example_set, report in zip(sets, reports, strict=True):
-        check_archive(example_set.file, report)
+        check_archive(example_set.file, report, least_images=LEAST_IMAGES)
 
 
-def check_archive(file: SpooledFile, report: ZipReport) -> None:
-    """Raises InputError or LimitExceededError where the zip cannot be used."""
+def check_archive(file: SpooledFile, report: ZipReport, *, least_images: int) -> None:
+    """Raises InputError or LimitExceededError where the zip cannot be used, or has fewer usable images."""
     part = shown_name(file.part_name)
     if report.refusal is not None:
         fault = report.refusal.fault
         kind: type[GatewayError] = LimitExceededError if fault in _LIMIT_FAULTS else InputError
         hint = _describe_text(file.path) if fault is ArchiveFault.NOT_A_ZIP else ""
         raise kind(f'The example set "{part}" cannot be used: {report.refusal.message}{hint}.')
-    if report.usable < LEAST_IMAGES:
-        missing = LEAST_IMAGES - report.usable
+    if report.usable < least_images:
+        missing = least_images - report.usable
         raise InputError(
-            f'The example set "{part}" has {report.usable} usable images and needs at least {LEAST_IMAGES}; '
+            f'The example set "{part}" has {report.usable} usable images and needs at least {least_images}; '
             f"add {missing} or more JPEG or PNG images.{_describe_skipped(report)}"
         )
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ocelli_api.classifier import CLASS_NAME_LIMIT, CORRECTIONS_LIMIT, DISPLAY_NAME_LIMIT
+from ocelli_api.digests import DIGEST_PATTERN, is_digest
 from ocelli_api.names import class_name_fault
-from ocelli_api.revision import REVISION_LENGTH
+from ocelli_api.revision import REVISION_PATTERN
 from ocelli_gateway import fields
 from ocelli_gateway.body_fields import BodyField
 from ocelli_gateway.corrections import RequestedCorrection
@@ -22,8 +23,6 @@ from ocelli_gateway.refusals import NotFoundError, ParameterError
 
 SERVED = "served"
 LATEST = "latest"
-REVISION_PATTERN = f"[0-9a-f]{{{REVISION_LENGTH}}}"
-DIGEST_PATTERN = "[0-9a-f]{64}"
 DIGEST_SCHEMA: Schema = {"type": "string", "pattern": f"^{DIGEST_PATTERN}$"}
 _DIGESTS: Schema = {"type": "array", "items": DIGEST_SCHEMA}
 _CLASS_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": CLASS_NAME_LIMIT}
@@ -65,7 +64,7 @@ def _read_list(value: Any, where: str) -> list[Any]:
 
 
 def _check_digest(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not re.fullmatch(DIGEST_PATTERN, value):
+    if not is_digest(value):
         raise ParameterError(f'The digest "{shown(str(value))}" in {where} is not a SHA-256 of 64 lower-case hex digits.')
     return value
 
@@ -248,7 +247,10 @@ NEGATIVE_UPLOADS = BodyField(
 REMOVED_CLASSES = BodyField(
     name="classes",
     schema={"type": "array", "items": _CLASS_NAME},
-    description="Classes to take away, with all their sources, test images and corrections.",
+    description=(
+        "Classes to take away, with all their sources and test images. Images that corrections moved to them are not used any "
+        "more: they do not go back to the classes of their sources."
+    ),
     parse=parse_class_names,
     example=["heron"],
 )

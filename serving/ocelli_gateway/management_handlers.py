@@ -19,7 +19,7 @@ from ocelli_gateway.corrections import describe_effect, find_made_revision
 from ocelli_gateway.counted_uploads import receive_counted
 from ocelli_gateway.event_stream import EVENT_STREAM_TYPE, EventStream, StreamTerms, write_events
 from ocelli_gateway.example_changes import NewClassifier, Removal
-from ocelli_gateway.example_sets import check_archive, describe_fault
+from ocelli_gateway.example_sets import LEAST_UPLOAD_IMAGES, check_archive, describe_fault
 from ocelli_gateway.gateway import Gateway
 from ocelli_gateway.http_protocol import STOP_KEY
 from ocelli_gateway.operation import Operation
@@ -137,7 +137,7 @@ class ManagementHandlers:
                     f"The body has the digest {file.sha256} and not {sha256}; it was damaged on the way; send it again."
                 )
             (report,) = await self._gateway.example_zips.inspect([file.path], known.tenant, left=known.left)
-            check_archive(file, report)
+            check_archive(file, report, least_images=LEAST_UPLOAD_IMAGES)
             stored = await uploads.keep(known.caller, classifier_id, file)
         skipped = [{"name": entry.name, "reason": describe_fault(entry)} for entry in report.skipped]
         return JSONResponse(

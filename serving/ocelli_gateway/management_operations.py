@@ -251,8 +251,9 @@ PUT_UPLOAD = Operation(
     path="/ocelli/v1/uploads/{classifier_id}/{sha256}",
     summary="Store one zip of examples under its digest",
     description=(
-        "Needs `Content-Length`. The zip is checked as those of v3 are, and needs 10 usable images as those do. One that is "
-        "stored is not read again. What nothing refers to is deleted after an hour."
+        "Needs `Content-Length`. The zip is checked as those of v3 are, but one usable image suffices: a class needs 10 in all "
+        "its zips, which the training counts. One that is stored is not read again. What nothing refers to is deleted after an "
+        "hour."
     ),
     fields=(fields.CLASSIFIER_ID, own.SHA256),
     zip_description="Zip of JPEG or PNG images, at most 100 MB.",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ocelli_api.lifecycle import Lifecycle
+from ocelli_api.revision import REVISION_PATTERN
 from ocelli_gateway.cards import Manager
 from ocelli_gateway.fields import CLASSIFIER_ID, Schema
 from ocelli_gateway.limits import LIMITS
-from ocelli_gateway.management_fields import DIGEST_SCHEMA, REVISION_PATTERN
+from ocelli_gateway.management_fields import DIGEST_SCHEMA
 from ocelli_gateway.schemas import ERROR, NOT_EMPTY, SHARE, SUMMARY, TIME, closed, reference
 
 REVISION: Schema = {"type": "string", "pattern": f"^{REVISION_PATTERN}$"}

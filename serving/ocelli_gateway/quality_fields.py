@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from ocelli_api.digests import is_digest
 from ocelli_gateway.fields import Field, Place, parse_last, shown, split_list
 from ocelli_gateway.judged_quality import ImageOrder
-from ocelli_gateway.management_fields import DIGEST_PATTERN, DIGEST_SCHEMA, REVISION
+from ocelli_gateway.management_fields import DIGEST_SCHEMA, REVISION
 from ocelli_gateway.refusals import ParameterError
 
 NOTHING = "-"
@@ -72,7 +73,7 @@ def parse_digests(texts: Sequence[str]) -> tuple[str, ...]:
         raise ParameterError('The query parameter "image" is missing; give the SHA-256 of an image.')
     if len(digests) > THUMBNAILS_LIMIT:
         raise ParameterError(f"There are {len(digests)} images; ask for at most {THUMBNAILS_LIMIT} in one request.")
-    wrong = next((digest for digest in digests if not re.fullmatch(DIGEST_PATTERN, digest)), None)
+    wrong = next((digest for digest in digests if not is_digest(digest)), None)
     if wrong is not None:
         raise ParameterError(f'The query parameter "image" has "{shown(wrong)}"; give a SHA-256 in 64 lower-case hex digits.')
     return digests

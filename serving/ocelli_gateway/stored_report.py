@@ -6,12 +6,12 @@ store or HTTP.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ocelli_api.digests import is_digest
 from ocelli_api.outcome import EvaluationProtocol
 from ocelli_gateway.wire import wire_time
 from ocelli_storage.archives import MEGABYTE
@@ -24,7 +24,6 @@ VALUES_LIMIT = 600_000
 _ENTRIES_LIMIT = 1000
 """In a list of an answer; a count has the total."""
 _NAME_LIMIT_CHARACTERS = 1024
-_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _DAMAGED = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 Document = Mapping[str, Any]
@@ -218,7 +217,7 @@ def _text(value: Any) -> str:
 
 
 def _digest(value: Any) -> str:
-    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+    if not is_digest(value):
         raise ValueError("a digest is missing")
     return value
 

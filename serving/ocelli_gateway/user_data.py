@@ -18,6 +18,7 @@ from ocelli_api.revision import definition, definition_sources, find_upload_dige
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_errors import ClassifierChangedError, ClassifierNotFoundError
 from ocelli_gateway.classifier_store import ClassifierStore
+from ocelli_gateway.guarded_writes import GuardedWrites
 from ocelli_gateway.refusals import UnavailableError
 from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import DEFINITION, ClassifierLocation, is_image_data, is_page
@@ -26,8 +27,6 @@ from ocelli_storage.thumbnails import erase_thumbnails
 
 logger = logging.getLogger(__name__)
 
-WRITE_ATTEMPTS = 10
-
 
 class UserData:
     """Deletes the data of customers."""
@@ -35,6 +34,8 @@ class UserData:
     def __init__(self, store: ClassifierStore, objects: ObjectStore) -> None:
         self._store = store
         self._objects = objects
+        # What is served stays the same, so no replica has to follow.
+        self._writes = GuardedWrites(store, replica_delay_seconds=0)
 
     async def delete(self, caller: Caller, customer_id: str) -> None:
         """Delete the data of a customer of the caller; it is not an error if there is none.
@@ -53,17 +54,17 @@ class UserData:
                 if classifier.labels.get(CUSTOMER_LABEL) == customer:
                     await self._store.delete(classifier)
                 else:
-                    await self._erase(classifier, customer)
+                    await self._erase(caller, classifier, customer)
             except ClassifierNotFoundError:
                 continue
         if unreadable:
             raise unreadable[0]
 
-    async def _erase(self, classifier: Classifier, customer: str) -> None:
+    async def _erase(self, caller: Caller, classifier: Classifier, customer: str) -> None:
         location = ClassifierLocation.of(classifier)
         # First: anything stored later is newer than this request.
         stored = await self._objects.list_objects(location.uploads_prefix)
-        spec = await self._erase_in_spec(classifier, customer)
+        spec = await self._erase_in_spec(caller, classifier, customer)
         named = _upload_keys(location, spec)
         named |= {location.upload_key(digest) for digest in await self._erase_in_definitions(location, customer)}
         deleted = 0
@@ -79,18 +80,16 @@ class UserData:
         if deleted:
             logger.info("examples erased", extra={"classifier": str(classifier), "zips": deleted})
 
-    async def _erase_in_spec(self, classifier: Classifier, customer: str) -> ClassifierSpec:
-        for _ in range(WRITE_ATTEMPTS):
-            spec = mark_erased(classifier.spec, customer)
-            if spec == classifier.spec:
-                return spec
-            try:
-                await self._store.change(classifier, build_sources_patch(spec))
-            except ClassifierChangedError:
-                classifier = await self._store.read(classifier.namespace, classifier.classifier_id or "")
-                continue
-            return spec
-        raise UnavailableError(f"The classifier {classifier.classifier_id} changes too fast to erase images; try again.")
+    async def _erase_in_spec(self, caller: Caller, classifier: Classifier, customer: str) -> ClassifierSpec:
+        async def plan(current: Classifier) -> Manifest | None:
+            spec = mark_erased(current.spec, customer)
+            return None if spec == current.spec else build_sources_patch(spec)
+
+        classifier_id = classifier.classifier_id or ""
+        try:
+            return (await self._writes.apply(caller, classifier_id, plan)).spec
+        except ClassifierChangedError as error:
+            raise UnavailableError(f"The classifier {classifier_id} changes too fast to erase images; try again.") from error
 
     async def _erase_in_definitions(self, location: ClassifierLocation, customer: str) -> set[str]:
         """Also deletes data about the customer's images, and their thumbnails in reports. Returns the uploads that the stored

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from ocelli_api.canonical_json import canonical_bytes, sha256_hex
+from ocelli_api.digests import is_digest
 from ocelli_api.documents import build_document, parse_fields
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.archives import MEGABYTE
@@ -39,7 +39,6 @@ METADATA_LIMIT_BYTES = 1 * MEGABYTE
 FILE_LIMIT_BYTES = 4096 * MEGABYTE
 """torchvision's largest networks have 2.5 GB. Each trainer and inference server reads them for one tenant only."""
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _PUBLISH_AGAIN = "publish the backbone again"
 _TRAIN_AGAIN = "train the revision again"
 
@@ -179,7 +178,7 @@ async def load_backbone(
         BackboneError: there is no such backbone, or it is damaged.
         StoreUnavailableError: see there.
     """
-    if not _DIGEST.fullmatch(digest):
+    if not is_digest(digest):
         raise BackboneError(f"backbone {digest!r}: a digest has 64 hex digits; use the one that ocelli_model.publish prints")
     folder = cache / digest
     metadata = await load_backbone_metadata(store, digest, prefix=prefix)

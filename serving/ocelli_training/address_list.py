@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from ocelli_api.digests import is_digest
 from ocelli_api.outcome import OutcomeReason
 from ocelli_storage.archives import MEGABYTE, shown_name
 from ocelli_training.sources import SourceError
 
 LIST_BYTES_LIMIT = 32 * MEGABYTE
 _ADDRESS_LIMIT = 2048
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _CSV, _JSON_LINES = (".csv",), (".jsonl", ".ndjson")
 _COLUMNS = ("url", "sha256")
 _SCHEMES = ("https", "http", "s3", "gs", "az", "file")
@@ -100,7 +99,7 @@ def _parse_line(base: str, line: int, fields: Mapping[str, object], *, all_pinne
     url, digest = fields.get("url"), fields.get("sha256") or None
     if not isinstance(url, str) or not url.strip() or len(url) > _ADDRESS_LIMIT:
         raise _fault(f"line {line} has no address of 1 to {_ADDRESS_LIMIT} characters; correct it")
-    if digest is not None and not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
+    if digest is not None and not is_digest(digest):
         raise _fault(f"line {line}: its sha256 is not 64 lower-case hex digits; correct it")
     if digest is None and all_pinned:
         raise _fault(f"line {line} has no sha256, although the list is pinned by one; pin every image, or remove sha256")

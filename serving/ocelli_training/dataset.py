@@ -17,7 +17,7 @@ from ocelli_storage.archives import EntryFault, shown_name
 from ocelli_training.sources import shown_source
 
 EXAMPLES_MINIMUM = 10
-"""Usable examples that each class, the negatives, and each new zip for one that has enough, must have."""
+"""Usable examples that each class and the negatives must have, all their sources together."""
 DISTINCT_MINIMUM = 2
 """Different images that each of them must have: an image cannot be used for training and for evaluation."""
 SKIPPED_SHOWN = 5
@@ -83,6 +83,11 @@ class SourceReading:
     @property
     def usable(self) -> int:
         return sum(file.digest is not None for file in self.files)
+
+    @property
+    def image_files(self) -> int:
+        """Files that look like images to the gateway, which does not decode them."""
+        return sum(file.digest is not None or isinstance(file.fault, ImageFault) for file in self.files)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +258,7 @@ def check_dataset(classifier: str, dataset: Dataset, readings: Sequence[Sequence
     """Check that there are enough examples. `classifier` is its `namespace/name`.
 
     Raises:
-        DatasetError: an example set, or a zip that was just uploaded, has too few usable examples.
+        DatasetError: an example set has too few usable examples, or a zip that was just uploaded too many damaged ones.
     """
     faults = find_faults(dataset, readings)
     if faults:
@@ -327,14 +332,15 @@ def _set_fault(report: SetReport) -> str | None:
 def _upload_fault(report: SetReport, readings: Sequence[SourceReading]) -> str | None:
     """The fault of a zip that was just uploaded for a set that has enough examples without it.
 
-    If the set does not have enough, its zips count together. Zips of earlier rounds are not checked: an upload cannot correct
-    them.
+    v3 promises at least ten usable images in each zip, and its gateway does not decode them: here those are found that cannot
+    be decoded. Zips with fewer files that look like images come by the management API, and count for their set alone; so do
+    all zips of a set that does not have enough. Zips of earlier rounds are not checked: an upload cannot correct them.
     """
     latest_round = max((reading.source.round for reading in readings), default=1)
     usable = sum(reading.usable for reading in readings)
     for reading in readings:
         is_latest = reading.source.upload is not None and reading.source.round == latest_round
-        if is_latest and reading.usable < EXAMPLES_MINIMUM <= usable - reading.usable:
+        if is_latest and reading.usable < EXAMPLES_MINIMUM <= min(reading.image_files, usable - reading.usable):
             shown = shown_source(reading.source)
             fact = f"{_count(reading.usable, 'usable example')} of {_count(len(reading.files), 'file')}"
             skipped = [file for file in report.skipped if file.source == shown]

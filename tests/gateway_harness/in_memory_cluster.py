@@ -33,6 +33,8 @@ class InMemoryCluster:
         """While False, no watch delivers anything, as in a replica that lags behind."""
         self.before_patch: Callable[[], None] | None = None
         """Called once before the next patch is applied, for a write in between."""
+        self.before_create: Callable[[], None] | None = None
+        """The same for the next create."""
         self.create_error: Exception | None = None
         """Raised by the next create."""
         self.create_errors: dict[str, Exception] = {}
@@ -80,6 +82,9 @@ class InMemoryCluster:
         self, resource: Resource, namespace: str, body: Manifest, *, field_manager: str | None = None, dry_run: bool = False
     ) -> Manifest:
         self._check_reachable()
+        if self.before_create is not None:
+            hook, self.before_create = self.before_create, None
+            hook()
         if self.create_error is not None:
             error, self.create_error = self.create_error, None
             raise error

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ocelli_cli.config_file import Context
+from ocelli_cli.unfinished import UnfinishedCreation
+from ocelli_client import read_folder
 from tests.gateway_harness.stage import GatewayInstance, Stage, wait_for
 from tests.gateway_harness.v3_client import V3Client
 from tests.unit.clients.broken_connection import BrokenConnection
@@ -202,8 +205,82 @@ def test_remove_takes_a_class_away(anna: CommandLine, client: V3Client, tmp_path
     assert [item["class"] for item in run.document["classes"]] == ["heron", "stork"]
 
 
+def test_remove_asks_about_images_that_were_moved_to_the_class(anna: CommandLine, client: V3Client, tmp_path: Path) -> None:
+    classifier_id = client.ready("moved")
+    write_images(tmp_path / "stork", range(10))
+    anna.succeed("add", "moved", str(tmp_path))
+    client.stage.finish_training(classifier_id)
+    anna.succeed("relabel", "moved", "9f" * 32, "--to", "owl", "--yes")
+    asked = anna.run("remove", "moved", "--class", "owl")
+    assert 'Remove class "owl", 1 image that corrections moved there from moved and retrain?' in asked.err
+
+
 def test_remove_leaves_two_sets(anna: CommandLine, client: V3Client) -> None:
     client.ready("small")
     run = anna.run("remove", "small", "--class", "owl", "--yes")
     assert (run.code, run.out) == (1, "")
     assert "needs at least two example sets" in run.err
+
+
+def test_two_creations_of_the_same_images_at_the_same_time_get_one_id(tmp_path: Path, birds: Path) -> None:
+    context = Context(url="https://vision.example.org", api_key="k")
+    environment = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    both = [UnfinishedCreation.find(environment, context, "birds", read_folder(birds)) for _ in range(2)]
+    assert [one.find_classifier_id() for one in both] == [None, None]
+    assert [one.remember(f"birds_{number}") for number, one in enumerate(both)] == ["birds_0", "birds_0"]
+    assert [path.name for path in both[0].path.parent.iterdir()] == [both[0].path.name]
+
+
+def test_a_state_that_cannot_be_kept_ends_the_creation_before_anything_is_sent(
+    anna: CommandLine, stage: Stage, birds: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    stored = len(stage.stored_uploads())
+    run = anna.run("create", "birds", str(birds), XDG_STATE_HOME=str(tmp_path / "file"))
+    assert (run.code, run.out) == (1, "")
+    assert "cannot be written: Not a directory" in run.err
+    assert len(stage.stored_uploads()) == stored
+
+
+def test_names_of_all_kinds_are_read_and_never_act_on_a_terminal(stranger: CommandLine, tmp_path: Path) -> None:
+    names = ["a b", "\u00e9", "\U0001f436", "right\u202eleft", "-"]
+    for number, name in enumerate(names):
+        write_images(tmp_path / "pets" / name.replace("-", "dash"), range(10 * number, 10 * number + 10))
+    (tmp_path / "pets" / "a b" / "gone.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "pets" / "a b" / "\x1b[31mred.jpg").touch()
+    run = stranger.succeed("create", "../a 'quoted' name", str(tmp_path / "pets"), "--dry-run")
+    assert "\x1b" not in run.out + run.err
+    assert "\u202e" not in run.out
+    assert "right\\u202eleft" in run.out
+    assert "gone.jpg cannot be read (No such file or directory); it is left out" in run.err
+    assert "\\x1b[31mred.jpg is empty; it is left out" in run.err
+
+
+def test_a_class_name_that_is_not_allowed_is_refused_with_another(stranger: CommandLine, tmp_path: Path) -> None:
+    write_images(tmp_path / "pets" / "\x1b[31mred", range(10))
+    write_images(tmp_path / "pets" / "dog", range(10, 20))
+    run = stranger.run("create", "pets", str(tmp_path / "pets"), "--dry-run", "-o", "json")
+    assert run.code == 1
+    assert "which is not allowed; rename it, for example to" in run.err
+    assert "\x1b" not in run.out + run.err
+
+
+def test_a_name_that_cannot_be_printed_is_refused(stranger: CommandLine, birds: Path) -> None:
+    run = stranger.run("create", "bad\udcff", str(birds), "-o", "json")
+    assert (run.code, run.out) == (2, "")
+    assert "is not a name: it has characters that cannot be printed" in run.err
+
+
+def test_a_folder_whose_name_is_not_text_is_refused_with_another(stranger: CommandLine, tmp_path: Path) -> None:
+    write_images(tmp_path / "pets" / "dog\udcff", range(10))
+    write_images(tmp_path / "pets" / "cat", range(10, 20))
+    run = stranger.run("create", "pets", str(tmp_path / "pets"), "--dry-run", "-o", "json")
+    assert run.code == 1
+    assert [one["class"] for one in run.document["sets"]] == ["cat", "dog?"]
+    assert 'rename it, for example to "dog_"' in run.err
+
+
+def test_an_empty_folder_is_refused_in_words(stranger: CommandLine, tmp_path: Path) -> None:
+    run = stranger.run("create", "pets", str(tmp_path))
+    assert (run.code, run.out) == (1, "")
+    assert "These images are not enough:" in run.err

@@ -1,4 +1,7 @@
-"""Importing a project of Azure Custom Vision, from a stand-in of its training API that was written by hand."""
+"""Importing a project of Azure Custom Vision, from a stand-in of its training API.
+
+The stand-in is written by hand from Microsoft's OpenAPI document. It is not a recording of the service.
+"""
 
 from __future__ import annotations
 

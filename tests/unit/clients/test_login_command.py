@@ -47,6 +47,96 @@ def test_an_address_that_is_none_exits_with_1(stranger: CommandLine) -> None:
     assert "give one such as https://vision.example.org" in run.err
 
 
+# An address of this machine that is not one of loopback by its name.
+EVERY_INTERFACE = "0.0.0.0"
+CLEAR_TEXT = "Warning: http://0.0.0.0:{port} is not encrypted: the credentials are sent in clear text; use an https address"
+
+
+def expose(gateway: GatewayInstance) -> str:
+    return gateway.address.replace("127.0.0.1", EVERY_INTERFACE)
+
+
+def clear_text_warning(gateway: GatewayInstance) -> str:
+    return CLEAR_TEXT.format(port=gateway.address.rpartition(":")[2])
+
+
+def test_a_log_in_in_clear_text_is_warned_of_before_it_asks(stranger: CommandLine, gateway: GatewayInstance) -> None:
+    run = stranger.run("login", expose(gateway), "--user", USER)
+    assert run.code == 2
+    assert run.err.splitlines()[0] == clear_text_warning(gateway)
+
+
+def test_credentials_in_clear_text_are_warned_of_wherever_the_address_is_from(
+    stranger: CommandLine, gateway: GatewayInstance
+) -> None:
+    login = stranger.succeed("login", expose(gateway), "--api-key-stdin", "-o", "json", stdin=PASSWORD)
+    kept = stranger.succeed("list", "-o", "json")
+    variable = stranger.succeed("list", "-o", "json", OCELLI_URL=expose(gateway), OCELLI_API_KEY=PASSWORD)
+    for run in (login, kept, variable):
+        assert run.err.count(clear_text_warning(gateway)) == 1, run
+        assert run.document
+
+
+def test_loopback_needs_no_warning(stranger: CommandLine, gateway: GatewayInstance) -> None:
+    assert stranger.succeed("login", gateway.address, "--api-key-stdin", stdin=PASSWORD).err == ""
+    assert "clear text" not in stranger.succeed("list").err
+
+
+def test_completion_prints_no_warning(stranger: CommandLine, gateway: GatewayInstance) -> None:
+    words = {"COMP_WORDS": "ocelli status x", "COMP_CWORD": "2", "_OCELLI_COMPLETE": "complete_bash"}
+    run = stranger.run(OCELLI_URL=expose(gateway), OCELLI_API_KEY=PASSWORD, **words)
+    assert (run.code, run.err) == (0, "")
+
+
+SECRET_ADDRESSES = (
+    "https://anna:pa55@vision.example.org",
+    "https://anna:pa55/word@vision.example.org",
+    "https://anna:pa55?word@vision.example.org",
+    "anna:pa55@vision.example.org",
+    "https://pa55@vision.example.org",
+    "https://vision.example.org?key=pa55",
+    "https://vision.example.org/#pa55",
+)
+
+
+@pytest.mark.parametrize("url", SECRET_ADDRESSES)
+def test_a_secret_in_an_address_is_refused_and_never_shown(stranger: CommandLine, url: str) -> None:
+    key = {"OCELLI_API_KEY": "k"}
+    runs = [
+        stranger.run("list", OCELLI_URL=url),
+        stranger.run("list", "-o", "json", OCELLI_URL=url, **key),
+        stranger.run("login", url, **key),
+        stranger.run("import", "custom-vision", "dogs", "Dogs", "--endpoint", url, VISION_TRAINING_KEY="k"),
+    ]
+    for run in runs:
+        assert (run.code, run.out) == (1, ""), run
+        assert "give the address without" in run.err
+        assert "pa55" not in run.err
+    doctor = stranger.run("doctor", OCELLI_URL=url, **key)
+    assert doctor.code == 1
+    assert "OCELLI_URL: The address has" in doctor.out
+    assert "pa55" not in doctor.out + doctor.err
+
+
+def test_a_secret_in_an_address_of_the_file_is_refused_and_never_shown(stranger: CommandLine) -> None:
+    path = stranger.home / ".config" / "ocelli" / "config.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump({"contexts": {"mine": {"url": SECRET_ADDRESSES[0]}}}))
+    for words in (("contexts",), ("list",), ("list", "--context", "mine")):
+        run = stranger.run(*words)
+        assert (run.code, run.out) == (1, "")
+        assert f"{path} is not a configuration of ocelli (context mine: The address has credentials in it" in run.err
+        assert "pa55" not in run.err
+
+
+def test_a_proxy_that_cannot_be_used_is_said_without_its_password(stranger: CommandLine) -> None:
+    proxy = {"ALL_PROXY": "foo://anna:pa55@proxy", "OCELLI_URL": "https://vision.invalid", "OCELLI_API_KEY": "k"}
+    run = stranger.run("list", **proxy)
+    assert (run.code, run.out) == (1, "")
+    assert "The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used; correct the variable" in run.err
+    assert "pa55" not in run.err
+
+
 def test_contexts_can_be_chosen(stranger: CommandLine, gateway: GatewayInstance) -> None:
     for name, key in (("mine", PASSWORD), ("other", OTHER_KEY)):
         stranger.succeed("login", gateway.address, "--name", name, "--api-key-stdin", stdin=key)

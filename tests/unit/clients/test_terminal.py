@@ -80,6 +80,28 @@ def test_no_color_is_honoured(stranger: CommandLine, birds: Path) -> None:
     assert "heron" in output
 
 
+def test_json_on_a_terminal_does_not_act_on_it(stranger: CommandLine, tmp_path: Path) -> None:
+    write_images(tmp_path / "birds" / "right\u202eleft", range(10))
+    write_images(tmp_path / "birds" / "owl", range(10, 20))
+    output = run_on_terminal(stranger, "create", "birds", str(tmp_path / "birds"), "--dry-run", "-o", "json")
+    assert "right\\u202eleft" in output
+
+
+def test_a_closed_pipe_ends_the_program_without_a_traceback(stranger: CommandLine) -> None:
+    closed, standard_output = os.pipe()
+    os.close(closed)
+    process = subprocess.run(
+        [*PROGRAM, "completion", "bash"],
+        stdout=standard_output,
+        stderr=subprocess.PIPE,
+        env=build_environment(stranger),
+        check=False,
+    )
+    os.close(standard_output)
+    assert process.stderr == b""
+    assert process.returncode == 1
+
+
 def test_ctrl_c_exits_with_130_and_says_so(anna: CommandLine, client: V3Client) -> None:
     client.created("endless")
     process = subprocess.Popen(

@@ -14,7 +14,7 @@ import pytest
 
 from ocelli_client.folders import read_class
 from ocelli_client.image_files import MEGABYTE, FileLocation, ImageFile
-from ocelli_client.zips import ZIP_BYTES_LIMIT, ChangedImageError, build_zips, plan_zips, write_zip
+from ocelli_client.zips import ZIP_BYTES_LIMIT, ChangedImageError, ZipWriteError, build_zips, plan_zips, write_zip
 from ocelli_gateway.operations import EXAMPLES_LIMITS
 from ocelli_storage.archive_inspection import Turn, take_turn
 from tests.unit.clients.photographs import image_bytes, write_images
@@ -101,3 +101,9 @@ def test_an_image_that_changed_after_the_check_is_refused(tmp_path: Path) -> Non
     (folder / "001.jpg").write_bytes(image_bytes(50))
     with pytest.raises(ChangedImageError, match=r"001\.jpg has changed since it was checked; start again"):
         write_zip(images, tmp_path / "out.zip")
+
+
+def test_a_full_disk_is_said_with_the_remedy(tmp_path: Path) -> None:
+    write_images(tmp_path, range(2))
+    with pytest.raises(ZipWriteError, match=r"No space left on device; free space, or name another folder in TMPDIR"):
+        write_zip(read_class("any", [tmp_path]).images, Path("/dev/full"))

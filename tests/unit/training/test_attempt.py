@@ -307,7 +307,15 @@ def test_a_zip_of_text_files_is_refused(trainer: Any, make_zip: Any, red: bytes)
     assert 'class "blue" has 0 usable examples of 12 files; add at least 10. Skipped: 0.jpg (not a JPEG or PNG image)' in text
 
 
-def test_an_upload_with_nine_decodable_images_is_refused(
+def test_uploads_of_fewer_than_ten_images_count_for_their_class_together(
+    trainer: Any, make_example_zip: Any, red: bytes
+) -> None:
+    trainer.add_class("blue", *(trainer.upload(make_example_zip(6, first_seed=seed)) for seed in (0, 50)))
+    trainer.add_class("red", trainer.upload(red))
+    assert trainer.run()[0].succeeded
+
+
+def test_an_upload_of_ten_images_of_which_nine_can_be_decoded_is_refused(
     trainer: Any, blue: bytes, make_example_zip: Any, make_image: Any, red: bytes
 ) -> None:
     trainer.add_class(

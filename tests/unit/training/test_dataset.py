@@ -29,15 +29,21 @@ def make_set(class_name: str | None, *readings: SourceReading) -> tuple[ExampleS
 
 
 def make_reading(
-    digests: str = "", *, count: int = 0, faults: int = 0, round_number: int = 1, upload: bool = False
+    digests: str = "",
+    *,
+    count: int = 0,
+    faults: int = 0,
+    fault: EntryFault | ImageFault = EntryFault.NOT_AN_IMAGE,
+    round_number: int = 1,
+    upload: bool = False,
 ) -> SourceReading:
-    """A source with an image for each letter, more images that no other source has, and files that are not images."""
+    """A source with an image for each letter, more images that no other source has, and files that cannot be used."""
     number = next(NUMBERS)
     place = {"upload": f"{number:064x}"} if upload else {"url": f"https://data.example/{number}.zip"}
     source = Source(**place, round=round_number)
     images = [*digests, *(f"own-{next(NUMBERS)}" for _ in range(count))]
     files = [FileReading(name=f"{index}.jpg", digest=digest) for index, digest in enumerate(images)]
-    files += [FileReading(name=f"{index}.txt", fault=EntryFault.NOT_AN_IMAGE) for index in range(faults)]
+    files += [FileReading(name=f"{index}.txt", fault=fault) for index in range(faults)]
     return SourceReading(source=source, files=tuple(files))
 
 
@@ -162,12 +168,33 @@ def test_ten_copies_of_one_image_are_refused() -> None:
     assert 'class "a" has 10 usable examples, and all are the same image; add at least 1 different one' in text
 
 
-def test_every_uploaded_zip_needs_ten_usable_examples() -> None:
+@pytest.mark.parametrize("class_name", ["a", NEGATIVES], ids=["class", "negatives"])
+def test_images_of_a_set_in_several_small_zips_count_together(class_name: str | None) -> None:
+    sets = [
+        make_set(class_name, *(make_reading(count=9, upload=True) for _ in range(3))),
+        make_set("b", make_reading(count=8, upload=True), make_reading(count=2, upload=True)),
+    ]
+    check(*(sets if class_name is not None else reversed(sets)))
+
+
+def test_small_zips_with_too_few_images_together_are_refused_with_their_sum() -> None:
     text = refusal(
-        make_set("a", make_reading(count=20, upload=True), make_reading(count=8, faults=2, upload=True)),
+        make_set("a", make_reading(count=5, upload=True), make_reading(count=4, upload=True)),
         make_set("b", make_reading(count=10)),
     )
-    assert "has 8 usable examples of 10 files; add at least 2 to that zip. Skipped: 0.txt" in text
+    assert 'class "a" has 9 usable examples of 9 files; add at least 1' in text
+
+
+@pytest.mark.parametrize("round_number", [1, 2])
+def test_a_small_zip_is_added_to_a_class_that_has_enough(round_number: int) -> None:
+    added = make_reading(count=3, faults=9, upload=True, round_number=round_number)
+    check(make_set("a", make_reading(count=20, upload=True), added), make_set("b", make_reading(count=10)))
+
+
+def test_a_zip_of_ten_images_of_which_fewer_can_be_decoded_is_refused() -> None:
+    bad = make_reading(count=8, faults=2, fault=ImageFault.CORRUPT, upload=True)
+    text = refusal(make_set("a", make_reading(count=20, upload=True), bad), make_set("b", make_reading(count=10)))
+    assert "has 8 usable examples of 10 files; add at least 2 to that zip. Skipped: 0.txt (cannot be decoded)" in text
 
 
 @pytest.mark.parametrize("class_name", ["a", NEGATIVES], ids=["class", "negatives"])
@@ -197,18 +224,16 @@ def test_zips_with_too_few_images_together_are_refused() -> None:
     assert 'class "a" has 9 usable examples of 24 files; add at least 1' in text
 
 
-def test_a_zip_of_the_latest_round_needs_ten_usable_examples_where_its_class_has_enough() -> None:
-    text = refusal(
-        make_set("a", make_reading(count=20, upload=True), make_reading(count=8, faults=2, upload=True, round_number=2)),
-        make_set("b", make_reading(count=10)),
-    )
+def test_a_zip_of_the_latest_round_of_which_fewer_than_ten_can_be_decoded_is_refused() -> None:
+    bad = make_reading(count=8, faults=2, fault=ImageFault.CORRUPT, upload=True, round_number=2)
+    text = refusal(make_set("a", make_reading(count=20, upload=True), bad), make_set("b", make_reading(count=10)))
     assert "has 8 usable examples of 10 files; add at least 2 to that zip. Skipped: 0.txt" in text
 
 
 def test_a_zip_of_an_earlier_round_with_too_few_usable_images_is_accepted() -> None:
     zips = [
         make_reading(count=20, upload=True),
-        make_reading(count=8, faults=2, upload=True, round_number=2),
+        make_reading(count=8, faults=2, fault=ImageFault.CORRUPT, upload=True, round_number=2),
         make_reading(count=11, upload=True, round_number=3),
     ]
     check(make_set("a", *zips), make_set("b", make_reading(count=10)))

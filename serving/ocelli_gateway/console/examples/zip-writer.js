@@ -16,8 +16,7 @@ const UTF8_NAME = 0x800;
 const ENCODER = new TextEncoder();
 
 /**
- * Which images go into which zip: as few zips of at most 100 MB as needed, with equally many images, because a training wants several
- * in each. Images: {name, bytes, sha256}.
+ * Which images go into which zip: as few zips of at most 100 MB as needed, with equally many images. Images: {name, bytes, sha256}.
  */
 export function planZips(images, limit = ZIP_BYTES_LIMIT) {
   const sorted = [...images].sort((a, b) => compareText(a.name, b.name) || compareText(a.sha256, b.sha256));
