@@ -1,6 +1,6 @@
 """EfficientNetLite0 for tests: published once in a process, then linked into every store that needs it.
 
-`SMALL_SIDE` is for tests of what is around a network: it reads images of a sixth of the pixels, and learns several times faster.
+`SMALL_SIDE` is for tests of what is around a network: its images have a fifth of the pixels, so it learns several times faster.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _publish(side: int) -> _Original:
         published = await publish_backbone(store, DEFAULT_BACKBONE)
         return published, await load_backbone_metadata(store, published.digest)
 
-    with mock.patch.object(efficientnet_lite, "preprocessing_for", lambda _: preprocessing):
+    with mock.patch.object(efficientnet_lite, "preprocessing_for", return_value=preprocessing):
         published, metadata = asyncio.run(publish())
     return _Original(folder=folder, published=published, metadata=metadata)
 

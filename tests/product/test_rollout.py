@@ -72,7 +72,6 @@ def observations(ocelli: Ocelli) -> Observations:
             stop.set()
         for worker in workers:
             worker.result(timeout=120)
-    print("ANSWERED", seen.answered)
     return seen
 
 

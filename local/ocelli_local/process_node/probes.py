@@ -104,7 +104,7 @@ async def connect_tcp(action: Manifest, target: ProbeTarget) -> ProbeResult:
 async def watch_probe(
     probe: Manifest, target: ProbeTarget, *, eager: bool = False
 ) -> AsyncIterator[tuple[bool | None, ProbeResult]]:
-    """The verdict and the single result of each period, without end. `eager`: a period ends early if the probe would succeed."""
+    """The verdict and the single result of each period, without end. `eager`: a success ends the period early."""
     thresholds = Thresholds(probe)
     await asyncio.sleep(probe.get("initialDelaySeconds", 0))
     while True:

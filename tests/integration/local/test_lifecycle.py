@@ -49,6 +49,8 @@ class KilledAndRestarted:
     processes_before: int
     seconds_until_gone: float
     address_before: str
+    process: ClusterProcess
+    """Of the second start. The last test that uses it interrupts it."""
     access: SyncClusterAccess
     job_pod: PodHandle
     server_pod: PodHandle
@@ -78,6 +80,7 @@ def restarted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KilledAndRes
             processes_before=processes_before,
             seconds_until_gone=seconds,
             address_before=address_before,
+            process=again,
             access=access,
             job_pod=PodHandle(access, "default", "job"),
             server_pod=PodHandle(access, "default", "server"),
@@ -120,15 +123,13 @@ def test_succeeded_pod_keeps_its_status_and_its_log(restarted: KilledAndRestarte
     assert restarted.done_pod.log() == "finished\n"
 
 
-def test_interrupt_stops_everything(tmp_path: Path) -> None:
-    process = ClusterProcess(tmp_path, ["--not-durable"])
-    access = process.start().open()
-    run_pod(access, "trap '' TERM; while true; do sleep 0.1; done", name="stubborn", policy="Always").wait_for_phase("Running")
-    access.close()
+def test_interrupt_stops_everything(restarted: KilledAndRestarted) -> None:
+    process, script = restarted.process, "trap '' TERM; while true; do sleep 0.1; done"
+    run_pod(restarted.access, script, name="stubborn", policy="Always").wait_for_phase("Running")
     process.process.send_signal(signal.SIGINT)
     process.process.wait(15)
-    assert find_processes(tmp_path) == []
-    assert not is_locked(tmp_path)
+    assert find_processes(process.state_dir) == []
+    assert not is_locked(process.state_dir)
 
 
 @pytest.fixture(scope="module")
