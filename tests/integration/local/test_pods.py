@@ -223,6 +223,13 @@ def test_http_probe_uses_the_pods_address(run_pod: RunPod) -> None:
     assert container_status(pod.wait_until_ready())["started"] is True
 
 
+def test_a_server_is_started_as_soon_as_it_answers(run_pod: RunPod) -> None:
+    server = build_container("sleep 0.5; exec python -m http.server 8080")
+    # Of the two probes that a kubelet sends before this test gives up, the first one fails.
+    pod = run_pod({**server, "startupProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 60, "failureThreshold": 2}})
+    assert container_status(pod.wait_until_ready())["started"] is True
+
+
 def test_failed_liveness_probe_restarts_the_container(run_pod: RunPod) -> None:
     pod = run_pod(
         build_container(
