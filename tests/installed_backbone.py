@@ -17,13 +17,14 @@ from unittest import mock
 
 from ocelli_model.backbone import Backbone, BackboneMetadata, load_backbone_metadata
 from ocelli_model.backbones import efficientnet_lite
+from ocelli_model.backbones.efficientnet_lite_table import SCALES
 from ocelli_model.backbones.families import DEFAULT_BACKBONE
 from ocelli_model.publish import PublishedBackbone, publish_backbone
 from ocelli_storage.layout import BACKBONES
 from ocelli_storage.store_url import open_store
 
-SIDE = efficientnet_lite.preprocessing_for(DEFAULT_BACKBONE).height
-SMALL_SIDE = 96
+SCALE = SCALES[DEFAULT_BACKBONE]
+SIDE, SMALL_SIDE = SCALE.side_pixels, 96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,9 @@ def backbone_files() -> Mapping[str, bytes]:
 
 @functools.cache
 def _publish(side: int) -> _Original:
-    preprocessing = replace(efficientnet_lite.preprocessing_for(DEFAULT_BACKBONE), height=side, width=side)
+    original = efficientnet_lite.preprocessing_for(DEFAULT_BACKBONE)
+    short_side = SCALE.short_side_pixels * side // SIDE
+    preprocessing = replace(original, height=side, width=side, short_side_pixels=short_side)
     folder = tempfile.TemporaryDirectory(prefix="ocelli-backbone-")
     store = open_store(Path(folder.name).as_uri())
 
