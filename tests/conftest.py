@@ -1,7 +1,8 @@
 """The environment, the shared fixtures (`local_cluster` and `namespace`) and the order of all tests.
 
 In a parallel run, all tests of a file run on one worker, and so do all files that use the one `make run`, which starts once.
-These run first, together with tests that wait more than they compute; small files that use one core each run last.
+These run first, together with tests that wait more than they compute. Then come the longest of the others: a worker that starts
+one of them last works alone for minutes. Small files that use one core each run last.
 """
 
 import os
@@ -22,7 +23,7 @@ pytest_plugins = ["ocelli_local.pytest_plugin", "tests.contract.row_report"]
 
 PRODUCT = "tests/product/"
 WITH_INSTANCES_OF_THEIR_OWN = (f"{PRODUCT}test_built_ins.py", f"{PRODUCT}test_restart.py")
-FIRST = (PRODUCT, "tests/integration/", "tests/gitops/")
+FIRST = (PRODUCT, "tests/integration/", "tests/gitops/", "tests/unit/model/", "tests/unit/training/")
 
 
 def find_scope(file: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ocelli_local import SyncClusterAccess
+from ocelli_local.pytest_plugin import fresh_namespace
 from tests.charts.releases import CHART, FULL_VALUES, Release, call, parse, pod_specs, render
 
 pytestmark = pytest.mark.cluster
@@ -17,8 +19,99 @@ pytestmark = pytest.mark.cluster
 BACKBONE = {"name": "resnet18", "weights": "https://models.example.com/resnet18.pth", "sha256": "a" * 64}
 
 
-def test_a_release_installs(release: Release) -> None:
-    assert release.apply({}).endswith("exit 0")
+@dataclass(frozen=True, kw_only=True)
+class Upgrades:
+    """What is seen of a release that is installed and upgraded three times."""
+
+    notes: str
+    """What Helm said to the installation."""
+    exits: list[str]
+    """The last line of Helm's answer to each of them."""
+    api_keys: list[str]
+    """After the installation, and after the first upgrade."""
+    digest: str
+    """Of the API key, as installed."""
+    kept_keys: set[str]
+    kept_users: set[str]
+    """The gateways' keys and the users after the first upgrade, before which one of each was added."""
+    user: dict[str, str]
+    """After the second upgrade, before which the Secret with the API key was deleted."""
+    left_users: set[str]
+    """After the third upgrade, before which the first user was removed."""
+
+
+def observe_upgrades(release: Release) -> Upgrades:
+    def patch(name: str, change: dict[str, Any]) -> None:
+        arguments = ("secret", name, "-n", release.namespace, "--type=merge", "-p", json.dumps(change))
+        release.cluster.kubectl("patch", *arguments)
+
+    def read(name: str) -> set[str]:
+        secret = release.cluster.get("v1", "Secret", name, namespace=release.namespace)
+        assert secret is not None
+        return set(secret.get("data") or ())
+
+    answers = [release.apply({})]
+    api_keys, digest = [release.api_key()], release.initial_user()["apiKeySHA256"]
+    patch("ocelli-token-keys", {"data": {"keys.json": base64.b64encode(b"{}").decode()}})
+    patch("ocelli-credentials", {"stringData": {"more.json": "{}"}})
+    answers.append(release.apply({"gateway": {"replicas": 0, "settings": {"OCELLI_QUOTA_CLASSIFIERS": "7"}}}))
+    api_keys.append(release.api_key())
+    kept_keys, kept_users = read("ocelli-token-keys"), read("ocelli-credentials")
+    release.cluster.kubectl("delete", "secret", "ocelli-initial-credentials", "-n", release.namespace)
+    answers.append(release.apply({"credentials": {"owner": "somebody else"}}))
+    user = release.initial_user()
+    patch("ocelli-credentials", {"data": {"initial.json": None}})
+    answers.append(release.apply({}))
+    return Upgrades(
+        notes=answers[0],
+        exits=[answer.splitlines()[-1] for answer in answers],
+        api_keys=api_keys,
+        digest=digest,
+        kept_keys=kept_keys,
+        kept_users=kept_users,
+        user=user,
+        left_users=read("ocelli-credentials"),
+    )
+
+
+@pytest.fixture(scope="module")
+def upgrades(helm: Path, prepared: SyncClusterAccess) -> Upgrades:
+    with fresh_namespace(prepared, "upgrades") as namespace:
+        release = Release(helm, prepared, namespace)
+        try:
+            return observe_upgrades(release)
+        finally:
+            release.call("uninstall", "ocelli", "--ignore-not-found")
+
+
+def test_a_release_installs_and_upgrades(upgrades: Upgrades) -> None:
+    assert upgrades.exits == ["exit 0"] * 4
+
+
+def test_the_notes_say_how_to_log_in(upgrades: Upgrades) -> None:
+    assert "get secret ocelli-initial-credentials -o jsonpath" in upgrades.notes
+
+
+def test_an_upgrade_keeps_the_api_key(upgrades: Upgrades) -> None:
+    before, after = upgrades.api_keys
+    assert after == before
+
+
+def test_an_upgrade_keeps_the_api_key_after_its_secret_was_deleted(upgrades: Upgrades) -> None:
+    owned = {"namespace": "default", "owner": "somebody else"}
+    assert upgrades.user == {"user": "ocelli", "apiKeySHA256": upgrades.digest, **owned}
+
+
+def test_an_upgrade_does_not_restore_a_removed_user(upgrades: Upgrades) -> None:
+    assert upgrades.left_users == {"more.json"}
+
+
+def test_an_upgrade_keeps_the_signing_keys_of_the_gateways(upgrades: Upgrades) -> None:
+    assert "keys.json" in upgrades.kept_keys
+
+
+def test_an_upgrade_keeps_added_users(upgrades: Upgrades) -> None:
+    assert upgrades.kept_users == {"initial.json", "more.json"}
 
 
 def refusal(cluster: SyncClusterAccess, namespace: str, spec: dict[str, Any]) -> str:
@@ -61,66 +154,17 @@ def test_a_pod_that_violates_the_restricted_standard_is_refused(
     assert words in refusal(prepared, restricted_namespace, {**spec, **worse})
 
 
-def test_the_notes_say_how_to_log_in(release: Release) -> None:
-    assert "get secret ocelli-initial-credentials -o jsonpath" in release.apply({})
-
-
 def test_the_notes_mention_the_test_only_if_it_is_enabled(release: Release) -> None:
-    assert "helm test ocelli" in release.apply({})
+    def notes(values: dict[str, Any]) -> str:
+        return release.apply(values, "--dry-run=server")
+
+    assert "helm test ocelli" in notes({})
     release.cluster.kubectl("create", "secret", "generic", "users", "-n", release.namespace)
     values = {"credentials": {"existingSecret": "users"}}
-    assert "helm test" not in release.apply(values)
-    assert "helm test ocelli" in release.apply({**values, "test": {"apiKeySecret": {"name": "tester"}}})
-
-
-def test_an_upgrade_keeps_the_api_key(release: Release) -> None:
-    release.apply({})
-    drawn = release.api_key()
-    assert release.apply({"gateway": {"replicas": 0, "settings": {"OCELLI_QUOTA_CLASSIFIERS": "7"}}}).endswith("exit 0")
-    assert release.api_key() == drawn
-
-
-def test_an_upgrade_keeps_the_api_key_after_its_secret_was_deleted(release: Release) -> None:
-    release.apply({})
-    digest = release.initial_user()["apiKeySHA256"]
-    release.cluster.kubectl("delete", "secret", "ocelli-initial-credentials", "-n", release.namespace)
-    assert release.apply({"credentials": {"owner": "somebody else"}}).endswith("exit 0")
-    assert release.initial_user() == {
-        "user": "ocelli",
-        "apiKeySHA256": digest,
-        "namespace": "default",
-        "owner": "somebody else",
-    }
-
-
-def test_an_upgrade_does_not_restore_a_removed_user(release: Release) -> None:
-    release.apply({})
-    patch = json.dumps({"data": {"initial.json": None}})
-    release.cluster.kubectl("patch", "secret", "ocelli-credentials", "-n", release.namespace, "--type=merge", "-p", patch)
-    assert release.apply({}).endswith("exit 0")
-    secret = release.cluster.get("v1", "Secret", "ocelli-credentials", namespace=release.namespace)
-    assert secret is not None
-    assert not secret.get("data")
-
-
-def test_an_upgrade_keeps_the_signing_keys_of_the_gateways(release: Release) -> None:
-    release.apply({})
-    patch = json.dumps({"data": {"keys.json": base64.b64encode(b"{}").decode()}})
-    release.cluster.kubectl("patch", "secret", "ocelli-token-keys", "-n", release.namespace, "--type=merge", "-p", patch)
-    assert release.apply({}).endswith("exit 0")
-    secret = release.cluster.get("v1", "Secret", "ocelli-token-keys", namespace=release.namespace)
-    assert secret is not None
-    assert "keys.json" in secret["data"]
-
-
-def test_an_upgrade_keeps_added_users(release: Release) -> None:
-    release.apply({})
-    patch = json.dumps({"stringData": {"more.json": "{}"}})
-    release.cluster.kubectl("patch", "secret", "ocelli-credentials", "-n", release.namespace, "--type=merge", "-p", patch)
-    assert release.apply({}).endswith("exit 0")
-    secret = release.cluster.get("v1", "Secret", "ocelli-credentials", namespace=release.namespace)
-    assert secret is not None
-    assert set(secret["data"]) == {"initial.json", "more.json"}
+    said = notes(values)
+    assert said.endswith("exit 0")
+    assert "helm test" not in said
+    assert "helm test ocelli" in notes({**values, "test": {"apiKeySecret": {"name": "tester"}}})
 
 
 def test_uninstalling_keeps_only_the_stores_claim(release: Release) -> None:

@@ -14,9 +14,9 @@ FETCHED_ADDRESS = "127.77.0.1"
 """Address of the tests' web servers: a private one, which the instance allows by its settings."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ocelli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ocelli]:
-    """The instance of this test worker."""
+    """The instance of this test worker. It is stopped after the last test of this folder: its many servers are never idle."""
     folder = tmp_path_factory.mktemp("ocelli")
     with running_ocelli(folder, OCELLI_GATEWAY_URL_ALLOWED_NETWORKS=f"{FETCHED_ADDRESS}/32") as running:
         write_few_samples(running.samples, running.few_samples)

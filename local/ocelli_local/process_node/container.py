@@ -120,11 +120,11 @@ class Container:
             delay = self._delays.next_delay(ran_for_seconds=time.monotonic() - began)
             ran_before = True
 
-    async def stop(self, *, grace_seconds: float) -> None:
+    async def stop(self, *, grace_seconds: float, hook: bool = True) -> None:
         """End the container for good; returns when its process has ended."""
         self._stopping.set()
         if self._run is not None:
-            await self._run.stop(grace_seconds=grace_seconds)
+            await self._run.stop(grace_seconds=grace_seconds, hook=hook)
 
     def kill(self) -> None:
         """End immediately; `stop` returns then."""

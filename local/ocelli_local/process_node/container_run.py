@@ -89,10 +89,10 @@ class ContainerRun:
         message = self._read_termination_message(failed=code != 0)
         return {**terminated, "message": message} if message else terminated
 
-    async def stop(self, *, grace_seconds: float) -> None:
-        """Returns when the process has ended."""
+    async def stop(self, *, grace_seconds: float, hook: bool = True) -> None:
+        """Returns when the process has ended. `hook`: whether a preStop hook runs first."""
         self._stopping = True
-        await self._terminate(grace_seconds)
+        await self._terminate(grace_seconds, hook=hook)
         await self._process.wait()
 
     def kill(self) -> None:
@@ -147,10 +147,10 @@ class ContainerRun:
         if self._termination is None:
             self._termination = asyncio.create_task(self._terminate(grace_seconds))
 
-    async def _terminate(self, grace_seconds: float) -> None:
+    async def _terminate(self, grace_seconds: float, *, hook: bool = True) -> None:
         """Run preStop, send SIGTERM, and SIGKILL at the end of the grace period."""
         deadline = time.monotonic() + grace_seconds
-        if "preStop" in self._spec.get("lifecycle", {}) and grace_seconds > 0 and self._process.running:
+        if hook and "preStop" in self._spec.get("lifecycle", {}) and grace_seconds > 0 and self._process.running:
             await self._run_hook("preStop", grace_seconds)
             deadline = max(deadline, time.monotonic() + LEAST_GRACE_SECONDS)
         if grace_seconds > 0 and self._process.running:
@@ -202,7 +202,8 @@ class ContainerRun:
 
     async def _watch(self, kind: Literal["startup", "readiness", "liveness"]) -> None:
         probe = self._spec[f"{kind}Probe"]
-        async for verdict, result in watch_probe(probe, self._target):
+        # A kubelet's shortest period is a second, which a user who waits for a server notices.
+        async for verdict, result in watch_probe(probe, self._target, eager=kind == "startup"):
             if kind == "liveness" and self._stopping:
                 return
             if not result.success:

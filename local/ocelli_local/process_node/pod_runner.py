@@ -92,8 +92,12 @@ class PodRunner:
         return container.find_log(previous=previous) if container is not None else None
 
     async def abandon(self, *, grace_seconds: float) -> None:
-        """The node stops: end the processes without reporting it, so that the next start finds the Pod unchanged."""
-        await asyncio.gather(*(container.stop(grace_seconds=grace_seconds) for container in self._all_containers))
+        """The node stops: end the processes without reporting it, so that the next start finds the Pod unchanged.
+
+        No preStop hook runs: it gives clients time to turn to other Pods, and all of them stop.
+        """
+        stopping = (container.stop(grace_seconds=grace_seconds, hook=False) for container in self._all_containers)
+        await asyncio.gather(*stopping)
 
     def stop_reporting(self) -> None:
         """Write no status from now on."""

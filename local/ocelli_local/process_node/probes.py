@@ -6,6 +6,7 @@ Owns thresholds and periods. It must not know what follows from a result.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import aiohttp
 from ocelli_local.manifest import Manifest
 
 OUTPUT_LIMIT_BYTES = 10 * 1024
+EAGER_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +101,28 @@ async def connect_tcp(action: Manifest, target: ProbeTarget) -> ProbeResult:
     return ProbeResult(success=True)
 
 
-async def watch_probe(probe: Manifest, target: ProbeTarget) -> AsyncIterator[tuple[bool | None, ProbeResult]]:
-    """The verdict and the single result of each period, without end."""
+async def watch_probe(
+    probe: Manifest, target: ProbeTarget, *, eager: bool = False
+) -> AsyncIterator[tuple[bool | None, ProbeResult]]:
+    """The verdict and the single result of each period, without end. `eager`: a success ends the period early."""
     thresholds = Thresholds(probe)
     await asyncio.sleep(probe.get("initialDelaySeconds", 0))
     while True:
         result = await run_action(probe, target, timeout_seconds=probe.get("timeoutSeconds", 1))
         yield thresholds.take(result.success), result
-        await asyncio.sleep(probe.get("periodSeconds", 10))
+        period = probe.get("periodSeconds", 10)
+        # A command costs more than a connection that is refused.
+        if eager and "exec" not in probe:
+            await _wait_for_success(probe, target, period)
+        else:
+            await asyncio.sleep(period)
+
+
+async def _wait_for_success(probe: Manifest, target: ProbeTarget, limit_seconds: float) -> None:
+    """Failures are not counted: only those at the end of a period are."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_seconds):
+            while True:
+                await asyncio.sleep(EAGER_PAUSE_SECONDS)
+                if (await run_action(probe, target, timeout_seconds=probe.get("timeoutSeconds", 1))).success:
+                    return

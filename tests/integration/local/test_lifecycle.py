@@ -36,9 +36,9 @@ def seconds_until_gone(state_dir: Path) -> float:
     return time.monotonic() - began
 
 
-def run_pod(access: SyncClusterAccess, script: str, *, name: str, policy: str) -> PodHandle:
+def run_pod(access: SyncClusterAccess, container: Manifest, *, name: str, policy: str) -> PodHandle:
     access.wait_for("the default ServiceAccount", lambda: access.get("v1", "ServiceAccount", "default"))
-    access.apply(build_pod(build_container(script), name=name, restartPolicy=policy))
+    access.apply(build_pod(container, name=name, restartPolicy=policy))
     return PodHandle(access, "default", name)
 
 
@@ -49,10 +49,21 @@ class KilledAndRestarted:
     processes_before: int
     seconds_until_gone: float
     address_before: str
+    process: ClusterProcess
+    """Of the second start. `interrupted` ends it, so the tests of that come last."""
     access: SyncClusterAccess
     job_pod: PodHandle
     server_pod: PodHandle
     done_pod: PodHandle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interrupted:
+    """The cluster of the second start after Ctrl-C, with a Pod that ignores SIGTERM."""
+
+    state_dir: Path
+    hook: Path
+    """The Pod's preStop hook creates it."""
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +71,9 @@ def restarted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KilledAndRes
     process = ClusterProcess(tmp_path_factory.mktemp("killed"), ["--not-durable"])
     access = process.start().open()
     # `setsid` removes the second process from every group and session that could be killed together.
-    job = run_pod(access, "setsid sleep 600 & exec sleep 600", name="job", policy="Never")
-    server = run_pod(access, "exec sleep 600", name="server", policy="Always")
-    done = run_pod(access, "echo finished; exit 0", name="done", policy="Never")
+    job = run_pod(access, build_container("setsid sleep 600 & exec sleep 600"), name="job", policy="Never")
+    server = run_pod(access, build_container("exec sleep 600"), name="server", policy="Always")
+    done = run_pod(access, build_container("echo finished; exit 0"), name="done", policy="Never")
     for pod in (job, server):
         pod.wait_for_phase("Running")
     done.wait_for_phase("Succeeded")
@@ -78,6 +89,7 @@ def restarted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KilledAndRes
             processes_before=processes_before,
             seconds_until_gone=seconds,
             address_before=address_before,
+            process=again,
             access=access,
             job_pod=PodHandle(access, "default", "job"),
             server_pod=PodHandle(access, "default", "server"),
@@ -120,15 +132,24 @@ def test_succeeded_pod_keeps_its_status_and_its_log(restarted: KilledAndRestarte
     assert restarted.done_pod.log() == "finished\n"
 
 
-def test_interrupt_stops_everything(tmp_path: Path) -> None:
-    process = ClusterProcess(tmp_path, ["--not-durable"])
-    access = process.start().open()
-    run_pod(access, "trap '' TERM; while true; do sleep 0.1; done", name="stubborn", policy="Always").wait_for_phase("Running")
-    access.close()
+@pytest.fixture(scope="module")
+def interrupted(restarted: KilledAndRestarted, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    process, hook = restarted.process, tmp_path_factory.mktemp("hook") / "ran"
+    stubborn = build_container("trap '' TERM; while true; do sleep 0.1; done")
+    stubborn["lifecycle"] = {"preStop": {"exec": {"command": ["touch", str(hook)]}}}
+    run_pod(restarted.access, stubborn, name="stubborn", policy="Always").wait_for_phase("Running")
     process.process.send_signal(signal.SIGINT)
     process.process.wait(15)
-    assert find_processes(tmp_path) == []
-    assert not is_locked(tmp_path)
+    return Interrupted(state_dir=process.state_dir, hook=hook)
+
+
+def test_interrupt_stops_everything(interrupted: Interrupted) -> None:
+    assert find_processes(interrupted.state_dir) == []
+    assert not is_locked(interrupted.state_dir)
+
+
+def test_a_cluster_that_stops_runs_no_pre_stop_hook(interrupted: Interrupted) -> None:
+    assert not interrupted.hook.exists()
 
 
 @pytest.fixture(scope="module")

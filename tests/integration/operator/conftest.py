@@ -13,7 +13,7 @@ import pytest
 from ocelli_local import SyncClusterAccess
 from ocelli_local.pytest_plugin import fresh_namespace
 from tests.go_programs import GoProgram, build_before_tests
-from tests.installed_backbone import install_backbone
+from tests.installed_backbone import SMALL_SIDE, install_backbone
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
 from tests.integration.operator.sources import ExampleSources
@@ -38,7 +38,7 @@ def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def backbone(store_folder: Path) -> str:
     """The installed backbone, in the form of OCELLI_BACKBONES."""
-    return str(install_backbone(store_folder))
+    return str(install_backbone(store_folder, SMALL_SIDE))
 
 
 @pytest.fixture(scope="session")

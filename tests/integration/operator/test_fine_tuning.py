@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,22 +27,22 @@ def find_places(scene: Scene, pod: str, event: str) -> list[Place]:
     return [(line.get("networks", 0), line.get("steps", 0)) for line in lines if line["event"] == event]
 
 
-def is_tuning(scene: Scene) -> bool:
-    """Whether a step was done, so that an eviction leaves a checkpoint."""
+def find_progress(scene: Scene) -> dict[str, Any] | None:
+    """What the progress in the store says of the last step, which leaves a checkpoint if its Pod is evicted."""
     folder = scene.store_folder / "tenants" / scene.namespace
-    return any(
-        "fineTuning" in json.loads((folder / path).read_text()) for path in scene.stored() if path.endswith(f"/{PROGRESS}")
-    )
+    stored = [json.loads((folder / path).read_text()) for path in scene.stored() if path.endswith(f"/{PROGRESS}")]
+    return next((progress["fineTuning"] for progress in stored if "fineTuning" in progress), None)
 
 
 def wait_for_trainer(scene: Scene, earlier: list[str]) -> str:
-    """Wait until a Pod other than the earlier ones tunes a network; returns its name."""
+    """Wait until a Pod other than the earlier ones has done a step; returns its name."""
+    before = find_progress(scene) if earlier else None
 
     def find() -> str | None:
         new = [name for name in scene.names(scene.pods("training")) if name not in earlier]
-        return next(
-            (name for name in new if (find_places(scene, name, "tuning.resumed") if earlier else is_tuning(scene))), None
-        )
+        if not new or find_progress(scene) in (None, before):
+            return None
+        return next((name for name in new if not earlier or find_places(scene, name, "tuning.resumed")), None)
 
     return scene.cluster.wait_for("a trainer tunes", find, timeout_seconds=TUNING_SECONDS)
 

@@ -23,13 +23,11 @@ RECIPE = {"strategy": "FineTune", "epochs": 1, "batchSize": 8}
 
 
 def build(scene: Scene, name: str, workers: int, **recipe: Any) -> Manifest:
-    """Images of one colour are in both classes, so that not every loss is zero."""
+    """A red image is in the other class, so that not every loss is zero."""
     # The node has two cores, and an inference server may run already.
     requests = {"requests": {"cpu": "100m", "memory": "512Mi"}}
     training = {"workers": workers, "accelerator": "CPU", "resources": requests}
-    manifest = scene.build(name, model={**RECIPE, **recipe}, training=training)
-    manifest["spec"]["classes"][1]["examples"].append({"url": f"{scene.sources.address}/red-test.zip"})
-    return manifest
+    return scene.build(name, second="mixed", model={**RECIPE, **recipe}, training=training)
 
 
 def wait_until_trained(scene: Scene, name: str) -> dict[str, Any]:
