@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -114,24 +116,33 @@ def add(
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
 ) -> None:
-    """Add images to classes, or new classes, and retrain.
+    """Add images to classes, or new classes, and retrain. A new class needs ten images.
 
     To resume an interrupted upload, repeat the command.
     """
     if folder is None and negatives is None:
         raise UsageError("There is nothing to add; give a FOLDER, --negatives FOLDER, or both")
     examples = read_examples(session, folder, negatives)
-    problems = tuple(problem for one in examples.sets if (problem := find_shortage(one)) is not None)
-    if dry_run:
-        session.output.print(build_check_payload(classifier, examples, problems))
-    check_examples(session, examples, problems)
-    if dry_run:
-        return
     with session.connect() as ocelli:
-        card = ocelli.resolve(classifier)
+        present = ocelli.get(ocelli.resolve(classifier).classifier_id)
+        problems = tuple(find_new_shortages(present, examples))
+        if dry_run:
+            session.output.print(build_check_payload(classifier, examples, problems))
+        check_examples(session, examples, problems)
+        if dry_run:
+            return
         with session.output.progress("uploading") as bar:
-            details = ocelli.add(card.classifier_id, examples, _Reporter(session=session, bar=bar).report)
+            details = ocelli.add(present.classifier_id, examples, _Reporter(session=session, bar=bar).report)
         finish_change(session, ocelli, details, wait=wait)
+
+
+def find_new_shortages(present: Details, examples: Examples) -> Iterator[str]:
+    """Why a class that would be new has too few images. A class that is there already may get a single one."""
+    known = {item.class_name for item in present.classes} | ({None} if present.negative_sources else set())
+    for one in examples.sets:
+        problem = find_shortage(one)
+        if problem is not None and (one.class_name not in known or not one.images):
+            yield problem
 
 
 def remove(
@@ -139,7 +150,9 @@ def remove(
     classifier: ClassifierArgument,
     classes: Annotated[
         list[str] | None,
-        typer.Option("--class", help="Remove this class, with the images that were moved to it; may be repeated.", metavar="CLASS"),
+        typer.Option(
+            "--class", help="Remove this class, with the images that were moved to it; may be repeated.", metavar="CLASS"
+        ),
     ] = None,
     uploads: Annotated[
         list[str] | None,
@@ -156,10 +169,13 @@ def remove(
         raise UsageError("There is nothing to remove; give --class, --upload or --negatives")
     with session.connect() as ocelli:
         card = ocelli.resolve(classifier)
-        parts = [f'class "{name}"' for name in removal.classes] + [f"upload {sha[:12]}" for sha in removal.uploads]
-        parts += ["the negative examples"] if negatives else []
-        moved = sum(item.class_name in removal.classes for item in ocelli.get(card.classifier_id).corrections)
-        parts += [f"{count(moved, 'image')} that corrections moved there"] if moved else []
+        corrections = ocelli.get(card.classifier_id).corrections
+        moved = Counter(item.class_name for item in corrections)
+        parts = [
+            f'class "{name}"' + (f" with {count(moved[name], 'image')} moved to it" if moved[name] else "")
+            for name in removal.classes
+        ]
+        parts += [f"upload {sha[:12]}" for sha in removal.uploads] + (["the negative examples"] if negatives else [])
         session.check_confirmed(f"Remove {', '.join(parts)} from {card.name} and retrain?")
         finish_change(session, ocelli, ocelli.remove(card.classifier_id, removal), wait=wait)
 

@@ -177,6 +177,21 @@ def test_add_retrains_with_more_images(anna: CommandLine, client: V3Client, tmp_
     assert run.document["classifier_id"] == classifier_id
 
 
+def test_a_class_that_is_there_may_get_a_single_image(anna: CommandLine, client: V3Client, tmp_path: Path) -> None:
+    client.ready("known")
+    write_images(tmp_path / "owl", range(1))
+    run = anna.succeed("add", "known", str(tmp_path), "-o", "json")
+    assert [len(item["sources"]) for item in run.document["classes"]] == [1, 2]
+
+
+def test_a_new_class_needs_ten_images(anna: CommandLine, client: V3Client, tmp_path: Path) -> None:
+    client.ready("few")
+    write_images(tmp_path / "stork", range(3))
+    run = anna.run("add", "few", str(tmp_path))
+    assert (run.code, run.out) == (1, "")
+    assert 'Class "stork" has 3 images; at least 10 are needed: add 7' in run.err
+
+
 def test_a_lost_answer_does_not_add_twice(
     anna: CommandLine, client: V3Client, broken: BrokenConnection, tmp_path: Path
 ) -> None:
@@ -212,7 +227,7 @@ def test_remove_asks_about_images_that_were_moved_to_the_class(anna: CommandLine
     client.stage.finish_training(classifier_id)
     anna.succeed("relabel", "moved", "9f" * 32, "--to", "owl", "--yes")
     asked = anna.run("remove", "moved", "--class", "owl")
-    assert 'Remove class "owl", 1 image that corrections moved there from moved and retrain?' in asked.err
+    assert 'Remove class "owl" with 1 image moved to it from moved and retrain?' in asked.err
 
 
 def test_remove_leaves_two_sets(anna: CommandLine, client: V3Client) -> None:

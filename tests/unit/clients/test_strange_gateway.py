@@ -99,7 +99,7 @@ def test_an_answer_that_is_not_of_a_gateway(
 
 @pytest.mark.parametrize("headers", [{"Content-Length": "500"}, {"Content-Encoding": "gzip"}], ids=["cut", "not compressed"])
 def test_an_answer_that_is_damaged_on_the_way(stranger: CommandLine, server: _Server, headers: dict[str, str]) -> None:
-    server.headers, server.body = headers, b"{"
+    server.headers, server.body = headers, b"{}"
     run = ask(stranger, server)
     assert (run.code, run.out) == (NOT_REACHABLE, "")
     assert f"The connection to {server.address} was lost" in run.err
