@@ -113,7 +113,7 @@ class Authenticator:
         self._password_hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="password")
         self._api_key_hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="api-key")
         # Checking an unknown user costs as much as checking a known one.
-        self._decoy = PasswordHash.of(secrets.token_hex(16))
+        self._decoy = PasswordHash.of_no_password()
         self._decoy_turns = SharedTurns(self._check_decoy)
 
     def use(self, sets: Iterable[CredentialSet]) -> None:

@@ -5,6 +5,7 @@ It is read from this process and this machine, and must not know what is trained
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -58,8 +59,9 @@ class TrainerEnvironment:
     cpu: CpuKind
 
 
+@functools.cache
 def observe_trainer_environment() -> TrainerEnvironment:
-    """Read it from this process. Takes some tens of milliseconds."""
+    """Read it from this process, once: it does not change while the process runs. Takes some tens of milliseconds."""
     return TrainerEnvironment(
         version=importlib.metadata.version(PROGRAM),
         code_sha256=_digest_code(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import itertools
 import json
@@ -148,6 +149,18 @@ class GatewayInstance:
     settings: GatewaySettings
 
 
+@functools.cache
+def _first_credentials() -> Mapping[str, str]:
+    """The credential sets of every stage, by the names of their files. Hashing passwords is slow by design."""
+    sets = {
+        "anna.json": build_credential_set(user=USER, password=PASSWORD, namespace=NAMESPACE, owner=OWNER),
+        "bert.json": build_credential_set(
+            user=OTHER_USER, password="other", namespace="team-b", owner="owner-b", api_key=OTHER_KEY
+        ),
+    }
+    return {file: json.dumps(item.to_json()) for file, item in sets.items()}
+
+
 @dataclass(kw_only=True)
 class Stage:
     """A cluster with gateways, in a separate thread. Every method may be called from the test's thread."""
@@ -168,10 +181,8 @@ class Stage:
         self._thread.start()
         self.credentials_folder.mkdir(parents=True)
         self.upload_folder.mkdir()
-        self.write_credentials("anna.json", user=USER, password=PASSWORD, namespace=NAMESPACE, owner=OWNER)
-        self.write_credentials(
-            "bert.json", user=OTHER_USER, password="other", namespace="team-b", owner="owner-b", api_key=OTHER_KEY
-        )
+        for file, document in _first_credentials().items():
+            (self.credentials_folder / file).write_text(document)
         self.objects = open_store(self.store_folder.as_uri())
         # As in deploy/: empty.
         self.call(lambda: self.cluster.put(SECRETS, SYSTEM_NAMESPACE, {"metadata": {"name": "ocelli-token-keys"}}))

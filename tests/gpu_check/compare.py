@@ -157,7 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: PyTorch on the CPU, to try it out")
     options = parser.parse_args(arguments)
     try:
-        comparison = compare(options.folder, options.device)
+        # On a CPU it is only tried out.
+        comparison = compare(options.folder, options.device, seconds=MEASURED_SECONDS if options.device == "cuda" else 0.5)
     except GpuCheckError as error:
         print(f"gpu-check: {error}", file=sys.stderr)
         return 1

@@ -63,7 +63,7 @@ class Sizes:
 SIZES = {
     "cuda": Sizes(pictures=768, batches=(16, 64), seconds=4.0, rounds=3, epochs=12, kills=3, interval_seconds=1.0, judged=64),
     # To try it out.
-    "cpu": Sizes(pictures=24, batches=(8,), seconds=2.0, rounds=1, epochs=3, kills=1, interval_seconds=0.5, judged=8),
+    "cpu": Sizes(pictures=8, batches=(4,), seconds=0.5, rounds=1, epochs=3, kills=1, interval_seconds=0.5, judged=4),
 }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import bz2
 import os
 import sys
 import zipfile
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -40,10 +42,21 @@ def write(path: Path, data: bytes) -> Path:
 
 
 def write_slow_zip(path: Path, *, entries: int = 300) -> Path:
-    """A zip of some 300 kB whose entries take 10 ms each to inspect."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+    """A zip of small size whose entries take milliseconds each to inspect."""
+    data = bytes(range(256)) * 1000
+    # Compressed once: compressing each entry takes ten times as long as inspecting it.
+    compressed = bz2.compress(data)
+    with zipfile.ZipFile(path, "w") as archive:
+        assert archive.fp is not None
         for index in range(entries):
-            archive.writestr(f"{index}.png", bytes(range(256)) * 1000)
+            entry = zipfile.ZipInfo(f"{index}.png")
+            entry.compress_type, entry.CRC = zipfile.ZIP_BZIP2, zlib.crc32(data)
+            entry.file_size, entry.compress_size = len(data), len(compressed)
+            entry.header_offset = archive.fp.tell()
+            archive.fp.write(entry.FileHeader() + compressed)
+            archive.filelist.append(entry)
+        archive.start_dir = archive.fp.tell()
+        archive._didModify = True  # type: ignore[attr-defined]
     return path
 
 

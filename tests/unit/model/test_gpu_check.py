@@ -76,7 +76,7 @@ def test_fine_tuning_is_measured_and_goes_on_after_kills_with_no_other_library(p
     assert done.returncode == 0, done.stdout + done.stderr
     figures = [line.partition("  ")[0] for line in done.stdout.splitlines() if line.startswith("FineTune")]
     assert figures == [
-        "FineTune, batches of 8: images/s, ours / plain torchvision loop",
+        "FineTune, batches of 4: images/s, ours / plain torchvision loop",
         "FineTune, killed 1 times: work lost / interval, step, checkpoint",
         "FineTune, killed: difference of scores from those without kills",
         "FineTune, served: difference of scores from PyTorch, CPU",

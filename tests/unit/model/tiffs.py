@@ -17,6 +17,8 @@ OTHER_PHOTOMETRICS = (9, 10, 32803, 32844, 32845, 34892)
 """ICC and ITU L*a*b*, colour filter arrays, LogL, LogLuv, linear raw: no decoder here reads them."""
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 NONE, DEFLATE = 1, 8
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+"""Of each byte: its bits in reverse order."""
 _COLOURS = {RGB: 3, CMYK: 4, YCBCR: 3, CIELAB: 3}
 
 
@@ -133,7 +135,7 @@ def make_tiff(kind: TiffKind, samples: NDArray[Any], *, more_tags: dict[int, tup
         strips = [zlib.compress(strip) for strip in strips]
     if kind.fill_order == 2:
         # The bit order of compressed bytes, as libtiff reads it.
-        strips = [bytes(int(f"{byte:08b}"[::-1], 2) for byte in strip) for strip in strips]
+        strips = [strip.translate(_REVERSED) for strip in strips]
     tags: dict[int, tuple[int, ...]] = {
         256: (WIDTH,),
         257: (HEIGHT,),
@@ -162,12 +164,8 @@ def _pack(kind: TiffKind, plane: NDArray[Any]) -> bytes:
         return rows.astype(f"{kind.byte_order}f{kind.bits // 8}").tobytes()
     if kind.bits in (8, 16, 32):
         return (rows & ((1 << kind.bits) - 1)).astype(f"{kind.byte_order}u{kind.bits // 8}").tobytes()
-    packed = bytearray()
-    for row in rows:
-        text = "".join(f"{int(value):0{kind.bits}b}" for value in row)
-        text += "0" * (-len(text) % 8)
-        packed += int(text, 2).to_bytes(len(text) // 8, "big")
-    return bytes(packed)
+    places = np.arange(kind.bits - 1, -1, -1)
+    return np.packbits((rows[..., np.newaxis] >> places & 1).astype(np.uint8).reshape(HEIGHT, -1), axis=1).tobytes()
 
 
 def _assemble(order: str, tags: dict[int, tuple[int, ...]], strips: list[bytes]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from ocelli_api.names import customer_key
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION
+from ocelli_storage.layout import ARTIFACT_METADATA, BACKBONES, DEFINITION
 from ocelli_storage.object_store import StoreQuotaError
 from ocelli_training import feature_cache, thumbnails, training, training_data
 from ocelli_training.feature_cache import (
@@ -30,6 +31,7 @@ from ocelli_training.judgement import judge_learned
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS
 from ocelli_training.thumbnails import load_thumbnails
 from ocelli_training.training_data import TrainingData
+from tests.installed_backbone import install_backbone
 from tests.unit.training.conftest import Trainer
 
 pytestmark = pytest.mark.slow
@@ -124,20 +126,31 @@ def test_of_two_records_of_an_image_the_one_with_more_views_counts() -> None:
         assert KnownImages(parts).find(every.digests[1]) == (every, 1)
 
 
-class Retrain:
-    """A trainer that has learned blue, of a customer's images, and red, with a test set of ten images.
+@pytest.fixture(scope="module")
+def first_store(tmp_path_factory: pytest.TempPathFactory, make_example_zip: Any) -> Path:
+    """The folder of a store after the first training of `define`, for copies."""
+    trainer = Trainer(tmp_path_factory.mktemp("first"))
+    define(trainer, make_example_zip)
+    assert trainer.run()[0].succeeded
+    return trainer.folder / "store"
 
-    Then it learns ten more blue images as another revision.
-    """
+
+def define(trainer: Trainer, make_example_zip: Any) -> None:
+    """Blue, of a customer's images, and red, with a test set of ten images."""
+    tested = make_example_zip(10, first_seed=200, red=190)
+    trainer.add_class("blue", trainer.upload(make_example_zip(12), customer=ANNA))
+    trainer.add_class("red", trainer.upload(make_example_zip(12, first_seed=50, red=190)))
+    trainer.definition["evaluation"] = {"classes": [{"name": "red", "examples": [trainer.upload(tested)]}]}
+
+
+class Retrain:
+    """A trainer that has learned what `define` defines. Then it learns ten more blue images as another revision."""
 
     def __init__(self, trainer: Trainer, make_example_zip: Any, caplog: pytest.LogCaptureFixture) -> None:
         self.trainer, self.caplog = trainer, caplog
         self.more, self.tested = make_example_zip(10, first_seed=100), make_example_zip(10, first_seed=200, red=190)
-        trainer.add_class("blue", trainer.upload(make_example_zip(12), customer=ANNA))
-        trainer.add_class("red", trainer.upload(make_example_zip(12, first_seed=50, red=190)))
-        trainer.definition["evaluation"] = {"classes": [{"name": "red", "examples": [trainer.upload(self.tested)]}]}
+        define(trainer, make_example_zip)
         caplog.set_level(logging.INFO)
-        assert trainer.run()[0].succeeded
 
     def key(self, revision: str, customer: str | None = None, name: str = FEATURES) -> str:
         return self.trainer.location.image_data_key(revision, customer, name)
@@ -172,8 +185,11 @@ class Retrain:
 
 
 @pytest.fixture
-def retrain(trainer: Trainer, make_example_zip: Any, caplog: pytest.LogCaptureFixture) -> Retrain:
-    return Retrain(trainer, make_example_zip, caplog)
+def retrain(first_store: Path, tmp_path: Path, make_example_zip: Any, caplog: pytest.LogCaptureFixture) -> Retrain:
+    install_backbone(tmp_path / "store")
+    backbones = shutil.ignore_patterns(BACKBONES)
+    shutil.copytree(first_store, tmp_path / "store", ignore=backbones, dirs_exist_ok=True)
+    return Retrain(Trainer(tmp_path), make_example_zip, caplog)
 
 
 def test_a_retrain_with_ten_new_images_computes_ten(retrain: Retrain) -> None:
