@@ -281,8 +281,8 @@ CREATE = Operation(
     path="/ocelli/v1/classifiers",
     summary="Create a classifier from stored uploads",
     description=(
-        "Sent again with the same id, definition and headers, it answers with the classifier that exists. The headers are those "
-        "of v3, and tell whose the images are and whether they are kept."
+        "Sent again with the same id, definition and headers, it answers with the classifier that exists. The headers are "
+        "those of v3, and tell whose the images are and whether they are kept."
     ),
     fields=(fields.LEARNING_OPT_OUT, fields.METADATA),
     body=(own.NEW_ID, own.NAME, own.CLASS_UPLOADS, own.NEGATIVE_UPLOADS, own.SUSPEND),
