@@ -89,7 +89,11 @@ export class SendingForm {
       fill(this._progress);
       this._editor.locked = false;
       this.draw();
-      if (!this._isDone) this._button.focus();
+      if (!this._isDone) {
+        this._button.focus({ preventScroll: true });
+        // The foot stays in the window, and may hide what went wrong.
+        this._problem.scrollIntoView({ block: "center" });
+      }
     }
   }
 
