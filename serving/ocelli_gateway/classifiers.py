@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 
-from ocelli_api.classifier import Classifier, ClassifierSpec, DataRetention, Manifest
+from ocelli_api.classifier import Classifier, ClassifierSpec, Manifest
 from ocelli_api.export import ExportFormat
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
@@ -80,8 +80,7 @@ class Classifiers:
             LimitExceededError, TooManyRequestsError, TooLargeError: it would be too large, or exceed a quota.
             ClusterError, ObjectStoreError: it could not be stored; nothing of it is left.
         """
-        retention = DataRetention.DROP_AFTER_TRAINING if terms.opt_out else DataRetention.KEEP
-        empty = ClassifierSpec(display_name=name, data_retention=retention, suspend=terms.suspend is True)
+        empty = ClassifierSpec(display_name=name, data_retention=terms.retention, suspend=terms.suspend is True)
         spec = grow_definition(empty, name_uploads(sets), round_number=1, customer=terms.customer)
         check_size(spec)
         async with self._usage.adding_classifier(caller), self._usage.adding_bytes(caller, count_bytes(sets)):

@@ -133,7 +133,9 @@ def _find_refusal(error: BaseException) -> GatewayError | None:
             return InputError(f"Kubernetes refuses the classifier: {error.message}")
         case QuotaError():
             return TooManyRequestsError(
-                f"The ResourceQuota of the namespace does not allow another classifier: {error.message}", retry_after_seconds=60
+                f"The ResourceQuota of the namespace does not allow another classifier: {error.message}; delete one that you "
+                "no longer need, or ask the operator of this installation for a larger quota.",
+                retry_after_seconds=None,
             )
         case NamespaceMissingError():
             return UnavailableError(

@@ -18,7 +18,7 @@ from ocelli_gateway.classifier_errors import ClassifierNotFoundError, NameTakenE
 from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.definitions import Definitions
 from ocelli_gateway.example_sets import NamedUpload
-from ocelli_gateway.manifests import build_classifier, check_size, grow_definition
+from ocelli_gateway.manifests import ExampleTerms, build_classifier, check_size, grow_definition
 from ocelli_gateway.pending_uploads import PendingUploads
 from ocelli_gateway.refusals import ConflictError, InputError, ParameterError, UnavailableError
 from ocelli_gateway.tenant_usage import TenantUsage
@@ -36,7 +36,7 @@ class NewClassifier:
     classifier_id: str
     name: str
     uploads: Sequence[NamedUpload]
-    suspend: bool = False
+    terms: ExampleTerms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +71,9 @@ class ExampleChanges:
             LimitExceededError, TooManyRequestsError: it would be too large, or exceed a quota.
             ClusterError, ObjectStoreError: cluster or store do not answer.
         """
-        empty = ClassifierSpec(display_name=new.name, suspend=new.suspend)
-        spec = grow_definition(empty, new.uploads, round_number=1)
+        terms = new.terms
+        empty = ClassifierSpec(display_name=new.name, data_retention=terms.retention, suspend=terms.suspend is True)
+        spec = grow_definition(empty, new.uploads, round_number=1, customer=terms.customer)
         _check_sets(spec)
         check_size(spec)
         digests = [item.sha256 for item in new.uploads]
@@ -82,7 +83,8 @@ class ExampleChanges:
         await self._uploads.check_stored(caller, new.classifier_id, digests)
         async with self._usage.adding_classifier(caller):
             try:
-                created = await self._store.create(build_classifier(caller.namespace, new.classifier_id, spec))
+                manifest = build_classifier(caller.namespace, new.classifier_id, spec, customer=terms.customer)
+                created = await self._store.create(manifest)
             except NameTakenError as error:
                 existing = await self._find(caller, new.classifier_id)
                 if existing is None:
@@ -93,7 +95,7 @@ class ExampleChanges:
         await self._check_kept(caller, new.classifier_id, digests, lambda: self._store.delete(created))
         return created
 
-    async def add(self, caller: Caller, classifier_id: str, uploads: Sequence[NamedUpload]) -> Classifier:
+    async def add(self, caller: Caller, classifier_id: str, uploads: Sequence[NamedUpload], terms: ExampleTerms) -> Classifier:
         """Add uploads to classes, new or not, or to the negative examples. Those that are there already are left as they are.
 
         Raises:
@@ -105,20 +107,25 @@ class ExampleChanges:
 
         async def change(classifier: Classifier) -> ClassifierSpec:
             nonlocal before, digests
-            check_learns(classifier)
-            check_first_training_ended(classifier)
             base = await self._read_base(classifier)
             sets = [(item.name, item.examples) for item in base.classes] + [(None, base.negative_examples)]
-            present = {(name, source.upload) for name, sources in sets for source in sources}
+            # Those of another customer count for that one only, and may be erased with its data.
+            present = {
+                (name, source.upload) for name, sources in sets for source in sources if source.customer == terms.customer
+            }
             added = [item for item in uploads if (item.class_name, item.sha256) not in present]
             before, digests = classifier.spec, [item.sha256 for item in added]
-            if not added:
+            retention = terms.retention if terms.opt_out else base.data_retention
+            if not added and retention is base.data_retention:
+                # Before the other checks: the same request sent again is answered, also where it was the last retrain.
                 return classifier.spec
+            check_learns(classifier)
+            check_first_training_ended(classifier)
             await self._uploads.check_stored(caller, classifier_id, digests)
             round_number = 1 + max((source.round for source in base.sources), default=0)
-            spec = grow_definition(base, added, round_number=round_number)
+            spec = grow_definition(base, added, round_number=round_number, customer=terms.customer)
             check_size(spec)
-            return _retrained(spec)
+            return _retrained(replace(spec, data_retention=retention))
 
         changed = await self._changes.apply(caller, classifier_id, change)
 
@@ -238,7 +245,14 @@ def _check_sets(spec: ClassifierSpec) -> None:
 
 def _accept_same(existing: Classifier, spec: ClassifierSpec) -> Classifier:
     """Raises ConflictError where the existing classifier is another one."""
-    if definition(existing.spec) == definition(spec) and existing.spec.display_name == spec.display_name:
+    same = all(
+        (
+            definition(existing.spec) == definition(spec),
+            existing.spec.display_name == spec.display_name,
+            existing.spec.data_retention is spec.data_retention,
+        )
+    )
+    if same:
         return existing
     raise ConflictError(
         f"The classifier {existing.classifier_id} exists with another definition; add examples to it, or draw another id with "

@@ -22,6 +22,7 @@ from ocelli_gateway.example_changes import NewClassifier, Removal
 from ocelli_gateway.example_sets import LEAST_UPLOAD_IMAGES, check_archive, describe_fault
 from ocelli_gateway.gateway import Gateway
 from ocelli_gateway.http_protocol import STOP_KEY
+from ocelli_gateway.manifests import ExampleTerms
 from ocelli_gateway.operation import Operation
 from ocelli_gateway.operations import EXAMPLES_LIMITS
 from ocelli_gateway.refusals import InputError, ParameterError, UnauthorizedError
@@ -156,7 +157,11 @@ class ManagementHandlers:
             classifier_id=body.read(own.NEW_ID),
             name=body.read(own.NAME),
             uploads=(*body.read(own.CLASS_UPLOADS), *body.read(own.NEGATIVE_UPLOADS)),
-            suspend=body.read(own.SUSPEND),
+            terms=ExampleTerms(
+                opt_out=known.read(fields.LEARNING_OPT_OUT),
+                customer_id=known.read(fields.METADATA),
+                suspend=body.read(own.SUSPEND),
+            ),
         )
         async with self._gateway.requests.slot(known.tenant, left=known.left):
             created = await self._gateway.example_changes.create(known.caller, new)
@@ -164,10 +169,11 @@ class ManagementHandlers:
 
     async def _add_examples(self, known: CallerRequest) -> Response:
         changes = self._gateway.example_changes
+        terms = ExampleTerms(opt_out=known.read(fields.LEARNING_OPT_OUT), customer_id=known.read(fields.METADATA))
         return await self._change(
             known,
             lambda classifier_id, body: changes.add(
-                known.caller, classifier_id, (*body.read(own.CLASS_UPLOADS), *body.read(own.NEGATIVE_UPLOADS))
+                known.caller, classifier_id, (*body.read(own.CLASS_UPLOADS), *body.read(own.NEGATIVE_UPLOADS)), terms
             ),
         )
 

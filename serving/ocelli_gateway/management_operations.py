@@ -281,8 +281,11 @@ CREATE = Operation(
     method="POST",
     path="/ocelli/v1/classifiers",
     summary="Create a classifier from stored uploads",
-    description="Sent again with the same id and the same definition, it answers with the classifier that exists.",
-    fields=(),
+    description=(
+        "Sent again with the same id, definition and headers, it answers with the classifier that exists. The headers are "
+        "those of v3, and tell whose the images are and whether they are kept."
+    ),
+    fields=(fields.LEARNING_OPT_OUT, fields.METADATA),
     body=(own.NEW_ID, own.NAME, own.CLASS_UPLOADS, own.NEGATIVE_UPLOADS, own.SUSPEND),
     answers=(_DETAILS, UNAUTHORIZED, _UPLOADS_REFUSED, TOO_MANY, UNAVAILABLE, CONFLICT, TOO_LARGE),
     tag=Tag.MANAGEMENT,
@@ -293,7 +296,7 @@ ADD_EXAMPLES = Operation(
     path="/ocelli/v1/classifiers/{classifier_id}/examples",
     summary="Add stored uploads to a classifier",
     description="To classes, new or not, or to the negative examples. It is a retrain. What is there already is left as it is.",
-    fields=(fields.CLASSIFIER_ID,),
+    fields=(fields.CLASSIFIER_ID, fields.LEARNING_OPT_OUT, fields.METADATA),
     body=(own.CLASS_UPLOADS, own.NEGATIVE_UPLOADS),
     answers=(_DETAILS, UNAUTHORIZED, _UPLOADS_REFUSED, TOO_MANY, UNAVAILABLE, NOT_FOUND, _MANIFEST_CONFLICT, TOO_LARGE),
     tag=Tag.MANAGEMENT,

@@ -54,6 +54,11 @@ class ExampleTerms:
         """The key of the customer."""
         return None if self.customer_id is None else customer_key(self.customer_id)
 
+    @property
+    def retention(self) -> DataRetention:
+        """What becomes of them after the training."""
+        return DataRetention.DROP_AFTER_TRAINING if self.opt_out else DataRetention.KEEP
+
 
 def check_create(sets: Sequence[ExampleSet], ignored: Sequence[str] = ()) -> None:
     """Refuse too few example sets for a first training; `ignored` are names of unknown parts.

@@ -71,7 +71,8 @@ TOO_LARGE = build_refusal(
     "The request has more bytes than are read, or may be stored.",
 )
 TOO_MANY = build_refusal(
-    TooManyRequestsError("Too many requests; try again in a second."), "A limit is reached, or a queue is full."
+    TooManyRequestsError("Too many requests; try again in a second."),
+    "A queue is full, or a quota is used up. Without `Retry-After`, waiting does not help: something has to be deleted first.",
 )
 UNAVAILABLE = build_refusal(
     UnavailableError("The Kubernetes API did not answer as expected; try again."),

@@ -17,8 +17,6 @@ from ocelli_gateway.refusals import TooLargeError, TooManyRequestsError
 from ocelli_storage.archives import MEGABYTE
 
 QUOTA_LIMIT = 10**9
-CLASSIFIERS_RETRY_SECONDS = 60
-"""A classifier has to be deleted first: retrying sooner makes no sense."""
 _KEYS = {
     "classifiers": "classifiers",
     "stored_megabytes": "storedMegabytes",
@@ -186,7 +184,7 @@ def check_classifiers(quota: Quota, count: int) -> None:
     if limit and count >= limit:
         raise TooManyRequestsError(
             f"The quota of classifiers is used up: {count} of {limit}; delete one that you no longer need.",
-            retry_after_seconds=CLASSIFIERS_RETRY_SECONDS,
+            retry_after_seconds=None,
         )
 
 

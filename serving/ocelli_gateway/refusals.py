@@ -58,7 +58,8 @@ class ConflictError(GatewayError):
 class TooManyRequestsError(GatewayError):
     """A queue is full or a quota is used up."""
 
-    def __init__(self, message: str, *, retry_after_seconds: int = 1) -> None:
+    def __init__(self, message: str, *, retry_after_seconds: int | None = 1) -> None:
+        """`retry_after_seconds`: None where waiting does not help, because something has to be deleted first."""
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
 

@@ -48,6 +48,11 @@ class Line:
         self._server.close()
 
     @property
+    def sent_bytes(self) -> int:
+        """What clients have sent since the start, or the last `cut_after`."""
+        return self._sent
+
+    @property
     def is_cut(self) -> bool:
         return self._is_cut
 
@@ -60,7 +65,12 @@ class Line:
             if self._is_cut:
                 _reset(client)
                 continue
-            gateway = socket.create_connection(("127.0.0.1", self.port))
+            try:
+                gateway = socket.create_connection(("127.0.0.1", self.port))
+            except OSError:
+                # The gateway was killed.
+                _reset(client)
+                continue
             self._connections += [client, gateway]
             threading.Thread(target=self._pass, args=(client, gateway, True), daemon=True).start()
             threading.Thread(target=self._pass, args=(gateway, client, False), daemon=True).start()

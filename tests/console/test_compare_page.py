@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.console.test_quality_page import press_until
 from tests.console.trained import TrainedClassifier, noise_zip, shape_zips
 from tests.gateway_harness.v3_client import V3Client
 
@@ -49,6 +50,26 @@ def test_an_image_shows_what_each_revision_predicted(page: Page, corrected: Trai
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text(f"Predicted by {newer}")
     expect(dialog).to_contain_text(f"Predicted by {older}")
+
+
+def test_revisions_are_compared_with_the_keyboard_only(page: Page, corrected: TrainedClassifier) -> None:
+    newer, older = corrected.revisions
+    page.goto(page.url.split("#")[0] + f"#/classifiers/{corrected.classifier_id}/history")
+    expect(page.get_by_role("heading", name="Corrected")).to_be_focused()
+    press_until(page, "Tab", "a:focus", name="Compare with the one before")
+    page.keyboard.press("Enter")
+    expect(page.locator(".quality-headline")).to_be_visible()
+    press_until(page, "Tab", "[role=option]:focus")
+    tile = page.locator("[role=option]:focus")
+    image = tile.get_attribute("data-image")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text(f"Predicted by {newer}")
+    page.keyboard.press("Escape")
+    expect(page.locator(f"[role=option][data-image='{image}']")).to_be_focused()
+    press_until(page, "Shift+Tab", "a:focus", name="Swap")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(f"/compare/{older}/{newer}"))
+    expect(page.get_by_role("heading", name=f"Better: right in {older}, wrong in {newer}")).to_be_visible()
 
 
 def test_a_classifier_of_one_revision_says_that_there_is_nothing_to_compare(page: Page, shapes: TrainedClassifier) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.console.test_quality_page import press_until
 from tests.console.trained import TrainedClassifier
+from tests.gateway_harness.stage import Stage
 from tests.gateway_harness.v3_client import V3Client
 
 
@@ -59,3 +64,43 @@ def test_the_chosen_kind_is_in_the_address(data: Page, report: Any) -> None:
     last.click()
     expect(last).to_have_attribute("aria-pressed", "true")
     assert "found=" in data.url
+
+
+@pytest.fixture
+def restored(stage: Stage, shapes: TrainedClassifier) -> Iterator[TrainedClassifier]:
+    """The classifier of all tests, which is as before afterwards."""
+    before = copy.deepcopy(stage.classifier(shapes.classifier_id))
+    yield shapes
+    stage.put_classifier(before)
+
+
+def test_findings_are_corrected_and_retrained_with_the_keyboard_only(
+    data: Page, report: Any, restored: TrainedClassifier, stage: Stage
+) -> None:
+    suspects = [item["image"] for item in report["suspected_label_errors"]]
+    press_until(data, "Tab", "button:focus", name=f"Suspected label errors ({len(suspects)})")
+    data.keyboard.press("Enter")
+    correct_focused_image(data, "Move to box")
+    press_until(data, "Tab", ".corrections-bar button:focus", name="Undo")
+    data.keyboard.press("Enter")
+    expect(data.get_by_role("region", name="Pending corrections")).to_be_hidden()
+    press_until(data, "Shift+Tab", ".finding-tabs button:focus")
+    # Selected still: the next Space would deselect it.
+    press_until(data, "Tab", ".correction-tools button:focus", name="Drop")
+    data.keyboard.press("Enter")
+    press_until(data, "Tab", ".corrections-bar button:focus", name="Apply and retrain…")
+    data.keyboard.press("Enter")
+    expect(data.locator(".pending-effect button").first).to_be_focused()
+    data.keyboard.press("Enter")
+    expect(data).to_have_url(re.compile("/training"))
+    assert stage.classifier(restored.classifier_id)["spec"]["corrections"] == [{"image": suspects[0], "class": ""}]
+
+
+def correct_focused_image(data: Page, tool: str) -> None:
+    """Select the first image of the findings, and press a tool for it."""
+    press_until(data, "Tab", "[role=option]:focus")
+    data.keyboard.press("Space")
+    expect(data.locator("[role=option]:focus")).to_have_attribute("aria-selected", "true")
+    press_until(data, "Shift+Tab", ".correction-tools button:focus", name=tool)
+    data.keyboard.press("Enter")
+    expect(data.get_by_role("region", name="Pending corrections")).to_contain_text("1 image")

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL
+from ocelli_cluster.resources import CLASSIFIERS
+from tests.console.test_quality_page import press_until
 from tests.console.trained import CLASSES, TrainedClassifier, draw
+from tests.console.window import Window
 from tests.gateway_harness.images import build_zip
+from tests.gateway_harness.stage import SYSTEM_NAMESPACE, Stage
 from tests.gateway_harness.v3_client import V3Client
 
+BUILT_IN_REVISION = "0123456789"
 CAMERA_STAND_IN = """() => {
     navigator.mediaDevices.getUserMedia = async () => {
         const canvas = document.createElement("canvas");
@@ -61,6 +68,53 @@ def test_the_threshold_says_what_the_api_returns(quick_test: Page, ring: Path) -
     slider.press("Home")
     expect(card).to_contain_text("With the threshold 0.00 the API returns ring, box, cross.")
     expect(quick_test).to_have_url(re.compile("threshold=0"))
+
+
+def test_an_image_is_tried_with_the_keyboard_only(quick_test: Page, ring: Path) -> None:
+    press_until(quick_test, "Tab", "input[type=file]:focus")
+    with quick_test.expect_file_chooser() as asked:
+        quick_test.keyboard.press("Space")
+    asked.value.set_files(ring)
+    card = quick_test.get_by_role("article", name="new ring.jpg")
+    expect(card).to_contain_text("With the threshold 0.50 the API returns ring.")
+    press_until(quick_test, "Tab", "input[type=range]:focus")
+    quick_test.keyboard.press("End")
+    expect(card).to_contain_text("With the threshold 1.00 the API returns no class.")
+    quick_test.keyboard.press("ArrowLeft")
+    expect(card).to_contain_text("With the threshold 0.99 the API returns no class.")
+    expect(card.get_by_role("row", name="ring")).to_contain_text("0.913")
+
+
+@pytest.fixture
+def default(stage: Stage) -> Iterator[dict[str, float]]:
+    """The scores of an installed built-in classifier, which is taken away afterwards."""
+    scores = {"barn owl": 0.91, "owl": 0.95, "finch": 0.1}
+    labels = {CLASSIFIER_ID_LABEL: "default_17"}
+    spec = {"pretrained": {"weights": {"torchvision": "ResNet50_Weights.IMAGENET1K_V2"}}}
+    status = {"classifierID": "default_17", "servedRevision": BUILT_IN_REVISION}
+    manifest = {"metadata": {"name": "default", "labels": labels}, "spec": spec, "status": status}
+    stage.put_classifier(manifest, SYSTEM_NAMESPACE)
+    server = stage.start_server("default_17", BUILT_IN_REVISION, scores, namespace=SYSTEM_NAMESPACE)
+    yield scores
+    stage.remove_pod(server, SYSTEM_NAMESPACE)
+    stage.call(lambda: stage.cluster.remove(CLASSIFIERS, SYSTEM_NAMESPACE, "default"))
+
+
+def test_built_in_default_is_shown_next_to_the_own_classifier(
+    default: dict[str, float], window: Window, shapes: TrainedClassifier, ring: Path
+) -> None:
+    window.log_in(f"#/classifiers/{shapes.classifier_id}/quick-test")
+    page = window.page
+    choose(page, ring)
+    card = page.get_by_role("article", name="new ring.jpg")
+    expect(card.get_by_role("heading", level=4)).to_have_text(["Shapes", "Built-in: default"])
+    shown = card.locator(".classifier-scores").last
+    for name in ("barn owl", "owl"):
+        expect(shown.get_by_role("row", name=name, exact=False).first).to_contain_text(str(default[name]))
+    page.get_by_label("Also ask the built-in classifier “default”").uncheck()
+    choose(page, ring)
+    expect(page.get_by_role("article").first.get_by_role("heading", level=4)).to_have_text(["Shapes"])
+    expect(page).to_have_url(re.compile("default=no"))
 
 
 def test_several_images_become_a_grid_with_the_newest_first(quick_test: Page, ring: Path, tmp_path: Path) -> None:

@@ -139,8 +139,8 @@ def test_quota_of_classifiers_is_429_that_says_so(tmp_path_factory: pytest.TempP
         assert [client.create().status_code for _ in range(2)] == [200, 200]
         response = client.create()
         assert_error(response, 429, "limit_exceeded", "quota of classifiers", "2 of 2")
-        assert response.headers["retry-after"].isdigit()
-        # After a delete, the tenant can create again.
+        # Waiting does not help; after a delete, the tenant can create again.
+        assert "retry-after" not in response.headers
         client.delete(client.http.get("/v3/classifiers").json()["classifiers"][0]["classifier_id"])
         assert client.create().status_code == 200
 

@@ -4,6 +4,9 @@
 /** The address of the service: the console may be behind a proxy that adds a prefix. */
 export const SERVICE = location.origin + location.pathname.slice(0, location.pathname.lastIndexOf("/console"));
 const V3_VERSION = "2018-03-19";
+/** Answers that another try may change. */
+const PASSING = new Set([408, 502, 503, 504]);
+const QUOTAS = new Set([413, 429]);
 
 /** The service refused. `status` is the HTTP status, `body` the whole answer, `retryAfter` seconds or undefined. */
 export class RefusedError extends Error {
@@ -13,6 +16,18 @@ export class RefusedError extends Error {
     this.status = status;
     this.body = body;
     this.retryAfter = retryAfter;
+  }
+
+  /** Whether the same request may succeed later, without a change. */
+  get mayPass() {
+    // The service says when a rate allows the next request. Proxies also send 429, often without a time.
+    if (this.status === 429) return this.retryAfter !== undefined || this.body.error_id === undefined;
+    return PASSING.has(this.status);
+  }
+
+  /** Whether something has to be deleted before the request can succeed. */
+  get isQuota() {
+    return QUOTAS.has(this.status) && this.body.error_id === "limit_exceeded" && !this.mayPass;
   }
 }
 

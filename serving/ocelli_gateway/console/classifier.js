@@ -64,7 +64,7 @@ export async function show(container, context, id, name = FIRST, ...rest) {
     if (change.id !== undefined && change.id !== id) return;
     if (context.live.cards !== undefined && !context.live.cards.has(id)) return drawGone();
     // A new state of the connection changes nothing; a new list may.
-    if (change.id === undefined && context.live.state !== "live") return;
+    if (change.id === undefined && !change.isList) return;
     timer ??= setTimeout(refresh, GATHER_MS);
   });
   if (page === undefined) fill(body, notice("warning", "There is no such page.", h("a", { href: addressOf(FIRST) }, "Training")));

@@ -1,25 +1,29 @@
-// The classifiers, live: a list, kept current by the service's events. One stream serves all pages.
+// The classifiers, live: a list, kept current by the service's events. One stream serves all pages of a window.
 
 import { isAborted, NotReachableError } from "./api.js";
+import { StreamPlaces } from "./stream-places.js";
 
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 15000;
 /** The service sends a comment every 15 s: a stream that is silent for longer is dead. */
 const SILENT_MS = 40000;
+/** How often the list is read where other windows have the streams. */
+export const POLL_SECONDS = 5;
 
 export class LiveClassifiers {
   constructor(api) {
     this._api = api;
     this._listeners = new Set();
     this._stop = undefined;
+    this._places = new StreamPlaces();
     /** Cards by id; undefined until the first list has come. */
     this.cards = undefined;
-    /** "live", "connecting", or "broken": then `error` says why. */
+    /** "live", "connecting", "polled": other windows have the streams, or "broken": then `error` says why. */
     this.state = "connecting";
     this.error = undefined;
   }
 
-  /** Call `listener({id})` for each change of one classifier, `listener({})` after a new list or state. Returns its end. */
+  /** Call `listener({id})` for each change of one classifier, `listener({isList})` after a new list or state. Returns its end. */
   subscribe(listener) {
     this._listeners.add(listener);
     if (this._stop === undefined) {
@@ -43,27 +47,39 @@ export class LiveClassifiers {
     while (!signal.aborted) {
       await untilVisible(signal);
       const began = Date.now();
+      let asked = 0;
       try {
-        await this._follow(signal);
+        const isLost = await this._follow(signal);
+        if (isLost) await this._poll(signal);
         this._set("connecting");
+        if (isLost) continue;
       } catch (error) {
         if (isAborted(error) && signal.aborted) return;
         if (document.hidden) continue;
         this._set("broken", error);
+        asked = (error.retryAfter ?? 0) * 1000;
         // Proxies may not pass streams on: the list is then as new as the last try.
         await this._list(signal).catch(() => {});
       }
       if (signal.aborted) return;
       if (Date.now() - began > LONGEST_DELAY_MS) delay = FIRST_DELAY_MS;
-      await new Promise((resolve) => setTimeout(resolve, delay * (0.75 + Math.random() / 2)));
+      await new Promise((resolve) => setTimeout(resolve, Math.max(asked, delay * (0.75 + Math.random() / 2))));
       delay = Math.min(delay * 2, LONGEST_DELAY_MS);
     }
   }
 
-  /** One connection: the list is read once the stream is open, so that no change is missed in between. */
+  /**
+   * One connection: the list is read once the stream is open, so that no change is missed in between. Resolves with whether other
+   * windows have all streams now.
+   */
   async _follow(signal) {
     const connection = new AbortController();
     const abort = () => connection.abort();
+    let isLost = false;
+    this._places.take(() => {
+      isLost = true;
+      abort();
+    });
     signal.addEventListener("abort", abort);
     document.addEventListener("visibilitychange", abort, { signal: connection.signal });
     let silence = setTimeout(abort, SILENT_MS);
@@ -89,29 +105,54 @@ export class LiveClassifiers {
         if (done) {
           // A stream may end at once, where the service itself has lost its watch: the list is then all there is.
           await list;
-          return;
+          return false;
         }
         clearTimeout(silence);
         silence = setTimeout(abort, SILENT_MS);
         const blocks = (text + value).replaceAll("\r\n", "\n").split("\n\n");
         text = blocks.pop();
         for (const event of blocks.map(parseEvent)) {
-          if (event.type === "expired") return;
+          if (event.type === "expired") return false;
           if (listed) this._apply(event);
           else missed.push(event);
         }
       }
+    } catch (error) {
+      // The stream was given up, which looks like a broken one.
+      if (!isLost) throw error;
+      return true;
     } finally {
       clearTimeout(silence);
+      this._places.leave();
       connection.abort();
       signal.removeEventListener("abort", abort);
     }
   }
 
+  /** Read the list again and again, until there is a stream for this window, it is used, or it is hidden. */
+  async _poll(signal) {
+    const use = new AbortController();
+    const used = () => use.abort();
+    addEventListener("focus", used, { signal: use.signal });
+    addEventListener("pointerdown", used, { signal: use.signal });
+    signal.addEventListener("abort", used, { signal: use.signal });
+    while (!use.signal.aborted && !document.hidden) {
+      try {
+        await this._list(signal);
+        this._set("polled");
+      } catch (error) {
+        if (!signal.aborted) this._set("broken", error);
+      }
+      await sleep(POLL_SECONDS * 1000, use.signal);
+      if (await this._places.hasFree()) break;
+    }
+    use.abort();
+  }
+
   async _list(signal) {
     const { classifiers } = await this._api.get("/ocelli/v1/classifiers", {}, { signal });
     this.cards = new Map(classifiers.map((card) => [card.classifier_id, card]));
-    this._notify({});
+    this._notify({ isList: true });
   }
 
   _apply(event) {
@@ -133,7 +174,15 @@ export class LiveClassifiers {
   }
 }
 
-/** Browsers open six connections to a host, over all tabs: hidden ones must not keep them. */
+/** Resolves earlier once the signal is aborted. */
+function sleep(milliseconds, signal) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+  });
+}
+
+/** Hidden tabs need no stream. */
 function untilVisible(signal) {
   if (!document.hidden) return undefined;
   return new Promise((resolve) => {

@@ -15,11 +15,12 @@ export function notice(kind, content, ...actions) {
   );
 }
 
-/** The box for an error; `again`, if given, is offered as "Try again". */
-export function errorNotice(error, again) {
+/** The box for an error; `again`, if given, is offered as "Try again". `more` follows the message: texts and links. */
+export function errorNotice(error, again, ...more) {
   const wait = error.retryAfter ? ` The service asks to wait ${error.retryAfter} s.` : "";
   const text = FOR_PEOPLE.has(error.name) ? `${error.message}${wait}` : describe(error);
-  return notice("bad", text, ...(again ? [h("button", { type: "button", onclick: again }, "Try again")] : []));
+  const content = more.length > 0 ? [h("p", {}, text), h("p", {}, more)] : text;
+  return notice("bad", content, ...(again ? [h("button", { type: "button", onclick: again }, "Try again")] : []));
 }
 
 function describe(error) {

@@ -4,6 +4,7 @@ import { isAborted } from "../api.js";
 import { fill, h } from "../dom.js";
 import { bytes, count } from "../format.js";
 import { errorNotice, notice } from "../notice.js";
+import { buildHash } from "../router.js";
 import { Sending } from "./sending.js";
 import { buildSendingView } from "./sending-view.js";
 
@@ -81,15 +82,27 @@ export class SendingForm {
       this._context.go(next);
     } catch (error) {
       // An aborted page has nothing to show any more.
-      if (!this._context.signal.aborted) fill(this._problem, isAborted(error) ? this._stopped() : errorNotice(error, () => this._run()));
+      if (!this._context.signal.aborted) fill(this._problem, isAborted(error) ? this._stopped() : this._refused(error));
     } finally {
       this._controller = undefined;
       view.close();
       fill(this._progress);
       this._editor.locked = false;
       this.draw();
-      if (!this._isDone) this._button.focus();
+      if (!this._isDone) {
+        this._button.focus({ preventScroll: true });
+        // The foot stays in the window, and may hide what went wrong.
+        this._problem.scrollIntoView({ block: "center" });
+      }
     }
+  }
+
+  _refused(error) {
+    const kept = "Everything that you chose stays on this page, and what is already stored is kept for an hour.";
+    if (!error.isQuota) return errorNotice(error, () => this._run(), kept);
+    // Leaving this page would lose what was chosen.
+    const list = h("a", { href: buildHash(["classifiers"]), target: "_blank", rel: "noopener" }, "Open the classifiers in another tab");
+    return errorNotice(error, () => this._run(), kept, " ", list, " to delete one, then try again here.");
   }
 
   _stopped() {

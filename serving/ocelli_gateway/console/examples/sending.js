@@ -6,8 +6,6 @@ import { buildZip, planZips } from "./zip-writer.js";
 
 const FIRST_DELAY_MS = 1000;
 const LONGEST_DELAY_MS = 30000;
-/** Answers that another try may change. */
-const PASSING = new Set([408, 429, 500, 502, 503, 504]);
 
 /** An image can no longer be read: it was moved, changed or deleted since it was dropped. */
 class ChangedFileError extends Error {
@@ -87,7 +85,7 @@ export class Sending {
     return zips;
   }
 
-  /** Run a request until it is answered: again after every lost connection, with longer and longer waits. */
+  /** Run a request until it is answered: again after a lost connection or a refusal that passes, with longer and longer waits. */
   async persist(request) {
     let delay = FIRST_DELAY_MS;
     for (;;) {
@@ -130,7 +128,7 @@ export class Sending {
 }
 
 function isPassing(error) {
-  return error instanceof NotReachableError || (error instanceof RefusedError && PASSING.has(error.status));
+  return error instanceof NotReachableError || (error instanceof RefusedError && error.mayPass);
 }
 
 async function isReadable(blob) {

@@ -1,6 +1,7 @@
 // All classifiers, live. Search and filters are part of the address.
 
 import { fill, h, icon, newId } from "../dom.js";
+import { POLL_SECONDS } from "../events.js";
 import { ago, count, date, duration, interval, percent } from "../format.js";
 import { errorNotice } from "../notice.js";
 import { buildHash } from "../router.js";
@@ -121,7 +122,7 @@ export async function show(container, context) {
   }
 
   function drawConnection() {
-    const words = { live: "live", connecting: "connecting…", broken: "not live" };
+    const words = { live: "live", connecting: "connecting…", polled: `updated every ${POLL_SECONDS} s`, broken: "not live" };
     connection.className = `live ${{ live: "on", broken: "off" }[live.state] ?? ""}`;
     fill(connection, words[live.state]);
     if (live.state !== "broken") fill(problem);

@@ -70,6 +70,7 @@ function summary(answer, revision, other) {
   const accuracies = [revision, other].filter((name) => answer.accuracy?.[name] !== undefined);
   if (accuracies.length > 0) {
     lines.push(
+      h("p", {}, `Accuracy on these images, with the classes that they have in ${revision}:`),
       h(
         "ul",
         {},

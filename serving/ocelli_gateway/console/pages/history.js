@@ -1,26 +1,24 @@
 // Every revision that was trained: what is served, what could be, and the way back and forward.
 
-import { isAborted } from "../api.js";
+import { ClassifierChanges } from "../classifier-changes.js";
 import { fill, h } from "../dom.js";
 import { count, date, interval, percent } from "../format.js";
-import { manifestNotice, readOnlyNotice } from "../manifest.js";
-import { errorNotice, notice } from "../notice.js";
+import { readOnlyNotice } from "../manifest.js";
+import { notice } from "../notice.js";
 import { buildHash } from "../router.js";
 
 export async function show(container, context, id) {
-  const path = `/ocelli/v1/classifiers/${encodeURIComponent(id)}`;
+  const changes = new ClassifierChanges(context, id);
   const pinned = h("div", {});
-  const problem = h("div", {});
   const list = h("div", {});
-  let busy = false;
   let drawn;
-  fill(container, h("h2", { class: "hidden-text" }, "History"), pinned, problem, list);
+  fill(container, h("h2", { class: "hidden-text" }, "History"), pinned, changes.problem, list);
   draw();
   return context.watch(draw);
 
   function draw() {
     const card = context.classifier;
-    const text = JSON.stringify([card.history, card.pinned_revision, card.awaits_approval, card.writable, card.manifest, busy]);
+    const text = JSON.stringify([card.history, card.pinned_revision, card.awaits_approval, card.writable, card.manifest]);
     if (text === drawn) return;
     drawn = text;
     const focused = document.activeElement?.dataset?.key;
@@ -31,7 +29,7 @@ export async function show(container, context, id) {
         : notice(
             "info",
             ["Revision ", h("code", {}, card.pinned_revision), " is pinned: it is served even after further trainings."],
-            card.writable ? button("Unpin it", "unpin", {}, "unpin") : null,
+            card.writable ? button("Unpin it", { action: "unpin", said: "Unpinned.", key: "unpin" }) : null,
           ),
       card.writable ? null : readOnlyNotice(card),
     );
@@ -75,10 +73,14 @@ export async function show(container, context, id) {
         "div",
         { class: "actions" },
         card.awaits_approval === entry.revision && card.writable
-          ? button("Approve", "approve", { revision: entry.revision }, `approve-${entry.revision}`, "primary")
+          ? button("Approve", { action: "approve", said: "Approved.", revision: entry.revision, kind: "primary" })
           : null,
         card.writable && !entry.served && entry.stored
-          ? button(isOlder(card, entry) ? "Roll back to it" : "Serve it", "pin", { revision: entry.revision }, `pin-${entry.revision}`)
+          ? button(isOlder(card, entry) ? "Roll back to it" : "Serve it", {
+              action: "pin",
+              said: `Revision ${entry.revision} is pinned and will be served.`,
+              revision: entry.revision,
+            })
           : null,
         entry.stored ? null : h("span", { class: "muted" }, "no longer stored"),
         h("a", { class: "button small", href: buildHash(["classifiers", id, "quality", entry.revision]) }, "Quality"),
@@ -92,26 +94,9 @@ export async function show(container, context, id) {
     return served >= 0 && card.history.indexOf(entry) > served;
   }
 
-  function button(text, action, body, key, kind = "") {
-    return h("button", { type: "button", class: `small ${kind}`, disabled: busy, dataset: { key }, onclick: () => act(action, body) }, text);
-  }
-
-  async function act(action, body) {
-    if (busy) return;
-    busy = true;
-    draw();
-    fill(problem);
-    try {
-      const details = await context.api.post(`${path}/${action}`, body, { signal: context.signal });
-      busy = false;
-      context.announce({ pin: `Revision ${body.revision} is pinned and will be served.`, unpin: "Unpinned.", approve: "Approved." }[action]);
-      context.update(details);
-    } catch (error) {
-      if (isAborted(error)) return;
-      busy = false;
-      fill(problem, manifestNotice(error) ?? errorNotice(error));
-      draw();
-    }
+  function button(text, { action, said, revision, key = `${action}-${revision}`, kind = "" }) {
+    const body = revision === undefined ? {} : { revision };
+    return changes.button(text, { action, said, body, class: `small ${kind}`, dataset: { key } });
   }
 }
 

@@ -1,10 +1,10 @@
 // The training of a classifier: how far it is, why it failed and what to do, and what it learns from.
 
-import { isAborted } from "../api.js";
+import { ClassifierChanges } from "../classifier-changes.js";
 import { confirm } from "../dialog.js";
 import { fill, h, icon } from "../dom.js";
 import { ago, bytes, count, date, duration, interval, number, percent } from "../format.js";
-import { manifestNotice, readOnlyNotice } from "../manifest.js";
+import { readOnlyNotice } from "../manifest.js";
 import { errorNotice, notice } from "../notice.js";
 import { buildHash } from "../router.js";
 
@@ -22,15 +22,14 @@ const SHOWN_FILES = 10;
 export async function show(container, context, id) {
   const path = `/ocelli/v1/classifiers/${encodeURIComponent(id)}`;
   const state = h("section", { class: "section", "aria-label": "State of the training" });
-  const problem = h("div", {});
+  const changes = new ClassifierChanges(context, id);
   const actions = h("div", { class: "actions" });
   const sets = h("section", { class: "section" });
   const danger = h("section", { class: "section" });
-  let busy = false;
   let failed;
   let last = context.classifier.status;
   const drawn = new Map();
-  fill(container, state, problem, actions, sets, danger);
+  fill(container, state, changes.problem, actions, sets, danger);
   draw();
   const end = context.watch(draw);
   const ticking = setInterval(() => context.classifier.progress && drawState(), TICK_MS);
@@ -45,8 +44,8 @@ export async function show(container, context, id) {
     last = status;
     drawState();
     const card = context.classifier;
-    drawChanged(drawActions, [card.writable, status, card.suspended, busy]);
-    drawChanged(drawSets, [card.writable, card.classes, card.negative_sources, card.corrections, busy]);
+    drawChanged(drawActions, [card.writable, status, card.suspended]);
+    drawChanged(drawSets, [card.writable, card.classes, card.negative_sources, card.corrections]);
     drawChanged(drawDanger, [card.writable, card.manifest]);
   }
 
@@ -65,7 +64,7 @@ export async function show(container, context, id) {
     failed = undefined;
     if (card.progress !== undefined) return updateProgress(state, card.progress);
     if (card.awaits_approval !== undefined) {
-      return drawChanged(drawApproval, [card.awaits_approval, card.explanation, card.writable, busy]);
+      return drawChanged(drawApproval, [card.awaits_approval, card.explanation, card.writable]);
     }
     drawn.delete(drawApproval);
     if (card.suspended) {
@@ -101,8 +100,10 @@ export async function show(container, context, id) {
     fill(
       actions,
       h("a", { class: `button ${card.status === "failed" ? "primary" : ""}`, href: buildHash(["classifiers", id, "add"]) }, icon("add"), "Add images"),
-      button(running ? "Training…" : "Train again", "retrain", running),
-      card.suspended ? button("Resume trainings", "resume") : button("Suspend trainings", "suspend"),
+      changes.button(running ? "Training…" : "Train again", { action: "retrain", said: "The training begins.", disabled: running }),
+      card.suspended
+        ? changes.button("Resume trainings", { action: "resume", said: "Resumed." })
+        : changes.button("Suspend trainings", { action: "suspend", said: "Suspended." }),
     );
   }
 
@@ -111,35 +112,12 @@ export async function show(container, context, id) {
     const box = notice(
       "warning",
       card.explanation ?? `The revision ${card.awaits_approval} is trained and waits for an approval.`,
-      card.writable ? button("Approve it", "approve", false, { revision: card.awaits_approval }, "primary") : null,
+      card.writable
+        ? changes.button("Approve it", { action: "approve", said: "Approved.", body: { revision: card.awaits_approval }, class: "primary" })
+        : null,
       h("a", { href: buildHash(["classifiers", id, "compare", card.awaits_approval, "served"]) }, "Compare it with what is served"),
     );
     fill(state, box);
-  }
-
-  /** A button that locks at once: pressing it again would change nothing. */
-  function button(text, action, disabled = false, body = {}, kind = "") {
-    return h("button", { type: "button", class: kind, disabled: busy || disabled, onclick: (event) => act(event.target, action, body) }, text);
-  }
-
-  async function act(pressed, action, body) {
-    if (busy) return;
-    busy = true;
-    pressed.disabled = true;
-    fill(problem);
-    try {
-      const details = await context.api.post(`${path}/${action}`, body, { signal: context.signal });
-      context.announce({ retrain: "The training begins.", approve: "Approved.", suspend: "Suspended.", resume: "Resumed.", remove: "Removed; the training begins." }[action]);
-      busy = false;
-      drawn.clear();
-      context.update(details);
-    } catch (error) {
-      if (isAborted(error)) return;
-      busy = false;
-      drawn.clear();
-      fill(problem, manifestNotice(error) ?? errorNotice(error));
-      draw();
-    }
   }
 
   function drawSets() {
@@ -177,14 +155,15 @@ export async function show(container, context, id) {
       h("th", { scope: "row", class: "row-name" }, name),
       h("td", {}, sourcesText(sources)),
       removable
-        ? h("td", { class: "number" }, h("button", { type: "button", class: "small plain", "aria-label": `Remove ${name}…`, disabled: busy, onclick: (event) => removeSet(event.target, name, removal) }, "Remove…"))
+        ? h("td", { class: "number" }, h("button", { type: "button", class: "small plain", "aria-label": `Remove ${name}…`, onclick: (event) => removeSet(event.currentTarget, name, removal) }, "Remove…"))
         : null,
     );
   }
 
   async function removeSet(pressed, name, removal) {
     const text = `${name} and its images are removed, and the classifier is trained again without them. Until then the present revision answers.`;
-    if (await confirm(`Remove ${name}?`, { text, action: "Remove and retrain", dangerous: true })) await act(pressed, "remove", removal);
+    if (!(await confirm(`Remove ${name}?`, { text, action: "Remove and retrain", dangerous: true }))) return;
+    await changes.make(pressed, { action: "remove", said: "Removed; the training begins.", body: removal });
   }
 
   function drawDanger() {
@@ -206,7 +185,7 @@ export async function show(container, context, id) {
       // Somebody else was faster: it is gone, which is what was asked for.
       if (error.status !== 404) {
         event.target.disabled = context.isDeleting = false;
-        return fill(problem, errorNotice(error));
+        return fill(changes.problem, errorNotice(error));
       }
     }
     context.announce(`${card.name} is deleted.`);

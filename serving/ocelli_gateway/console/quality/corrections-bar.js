@@ -30,6 +30,7 @@ export class CorrectionsBar {
 
   show() {
     this.effect.replaceChildren();
+    this.nextButton.hidden = false;
     this.element.hidden = this.pending.size === 0;
     this.text.textContent = `Not applied yet: ${describeCorrections(this.pending.toJson())}.`;
   }
@@ -51,6 +52,8 @@ export class CorrectionsBar {
     try {
       const answer = await this.api.post(this.path, { corrections, dry_run: true });
       this.effect.replaceChildren(...(this.classifier.writable ? this.confirmation(answer) : this.manifest(answer)));
+      // One next step at a time.
+      this.nextButton.hidden = this.classifier.writable;
       this.effect.querySelector("button, pre")?.focus();
       this.announce(answer.effect);
     } catch (error) {
@@ -64,6 +67,7 @@ export class CorrectionsBar {
     const apply = button("Apply and retrain", () => this.apply(apply), { class: "primary" });
     const cancel = button("Not yet", () => {
       this.effect.replaceChildren();
+      this.nextButton.hidden = false;
       this.nextButton.focus();
     });
     return [h("p", {}, answer.effect), h("p", { class: "actions" }, apply, cancel)];
@@ -92,6 +96,7 @@ export class CorrectionsBar {
 
   // The corrections stay: nothing that was chosen is lost.
   refuse(error) {
+    this.nextButton.hidden = false;
     this.effect.replaceChildren(h("p", { class: "error", role: "alert" }, error.message));
     if (error.body?.manifest) {
       this.effect.append(...this.manifest({ manifest: error.body.manifest, effect: "" }));
