@@ -51,12 +51,8 @@ _CODES: tuple[tuple[type[OcelliError], ExitCode], ...] = (
 )
 
 
-_TOO_MANY_REQUESTS = 429
-
-
 def find_exit_code(error: OcelliError) -> ExitCode:
     """The exit code of a failure."""
-    quota = isinstance(error, BusyError) and error.code == _TOO_MANY_REQUESTS
-    if quota or (isinstance(error, ConflictError) and error.manifest is None):
+    if isinstance(error, ConflictError) and error.manifest is None:
         return ExitCode.FAILED
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)

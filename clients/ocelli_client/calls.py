@@ -175,6 +175,9 @@ def check(response: httpx.Response) -> None:
             raise NotFoundError(code, message, body)
         case 409:
             raise ConflictError(code, message, body)
+        case 429 if "error_id" in body and "Retry-After" not in response.headers:
+            # The gateway's word that waiting does not help: something has to be deleted first.
+            raise RefusedError(code, message, body)
         case 429 | 502 | 503 | 504:
             error = BusyError(code, message, body)
             error.retry_after_seconds = _read_retry_after(response)

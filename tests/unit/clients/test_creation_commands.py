@@ -119,6 +119,7 @@ def test_a_used_up_quota_is_refused_in_words(anna: CommandLine, stage: Stage, ga
     refused = anna.run("create", "second", str(tmp_path), "-o", "json", **carl)
     assert (refused.code, refused.out) == (1, "")
     assert "The quota of classifiers is used up: 1 of 1" in refused.err
+    assert "again" not in refused.err
 
 
 def test_a_lost_connection_costs_one_zip(anna: CommandLine, stage: Stage, broken: BrokenConnection, tmp_path: Path) -> None:

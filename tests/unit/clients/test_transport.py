@@ -39,7 +39,7 @@ def answer(status: int, **content: object) -> httpx.Response:
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, RefusedError), (401, LoginError), (404, NotFoundError), (409, ConflictError), (429, BusyError), (503, BusyError)],
+    [(400, RefusedError), (401, LoginError), (404, NotFoundError), (409, ConflictError), (429, RefusedError), (503, BusyError)],
 )
 def test_each_refusal_has_its_error(status: int, kind: type[RefusedError]) -> None:
     with pytest.raises(kind, match="because") as caught:
