@@ -51,6 +51,8 @@ export class LiveClassifiers {
       try {
         const isLost = await this._follow(signal);
         if (isLost) await this._poll(signal);
+        // Somebody logged out: a newer run may have set a state of its own.
+        if (signal.aborted) return;
         this._set("connecting");
         if (isLost) continue;
       } catch (error) {
@@ -136,7 +138,7 @@ export class LiveClassifiers {
     addEventListener("focus", used, { signal: use.signal });
     addEventListener("pointerdown", used, { signal: use.signal });
     signal.addEventListener("abort", used, { signal: use.signal });
-    while (!use.signal.aborted && !document.hidden) {
+    while (!signal.aborted && !use.signal.aborted && !document.hidden) {
       try {
         await this._list(signal);
         this._set("polled");
@@ -177,6 +179,7 @@ export class LiveClassifiers {
 /** Resolves earlier once the signal is aborted. */
 function sleep(milliseconds, signal) {
   return new Promise((resolve) => {
+    if (signal.aborted) return resolve();
     const timer = setTimeout(resolve, milliseconds);
     signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
   });
