@@ -198,7 +198,9 @@ def _describe_stranger(response: httpx.Response) -> str:
     if target is not None:
         return f"{_show_address(response)} redirects to {target}; if that is the gateway, give its address"
     media_type = response.headers.get("Content-Type", "no type")
-    return f"{_show_address(response)} answered {response.status_code} ({media_type}), and not as Ocelli does; check the address"
+    return (
+        f"{_show_address(response)} answered {response.status_code} ({media_type}), and not as Ocelli does; check the address"
+    )
 
 
 def _show_address(response: httpx.Response) -> str:
