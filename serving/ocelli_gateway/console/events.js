@@ -46,6 +46,7 @@ export class LiveClassifiers {
     let delay = FIRST_DELAY_MS;
     while (!signal.aborted) {
       await untilVisible(signal);
+      if (signal.aborted) return;
       const began = Date.now();
       let asked = 0;
       try {
@@ -65,7 +66,7 @@ export class LiveClassifiers {
       }
       if (signal.aborted) return;
       if (Date.now() - began > LONGEST_DELAY_MS) delay = FIRST_DELAY_MS;
-      await new Promise((resolve) => setTimeout(resolve, Math.max(asked, delay * (0.75 + Math.random() / 2))));
+      await sleep(Math.max(asked, delay * (0.75 + Math.random() / 2)), signal);
       delay = Math.min(delay * 2, LONGEST_DELAY_MS);
     }
   }
@@ -179,9 +180,14 @@ export class LiveClassifiers {
 /** Resolves earlier once the signal is aborted. */
 function sleep(milliseconds, signal) {
   return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+    const timer = setTimeout(done, milliseconds);
+    signal.addEventListener("abort", done);
+    if (signal.aborted) done();
+    function done() {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    }
   });
 }
 
