@@ -61,7 +61,7 @@ COMMANDS = [" ".join(words) for words in list_commands() if words and words != (
 
 @pytest.fixture
 def lonely(stranger: CommandLine) -> Iterator[CommandLine]:
-    """A user whose gateway is not running: nobody listens on its port."""
+    """A user whose gateway is not running: no server listens on its port."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{reserved.getsockname()[1]}"
