@@ -108,13 +108,13 @@ def is_readable_by_others(path: Path) -> bool:
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file in one step. Only its owner can ever read it."""
-    with _written_beside(path, text) as temporary:
+    with _writing_temporary(path, text) as temporary:
         temporary.replace(path)
 
 
 def create_private(path: Path, text: str) -> bool:
     """Write a file that does not exist yet. False if it exists, also if another program has just written it."""
-    with _written_beside(path, text) as temporary:
+    with _writing_temporary(path, text) as temporary:
         try:
             path.hardlink_to(temporary)
         except FileExistsError:
@@ -123,7 +123,8 @@ def create_private(path: Path, text: str) -> bool:
 
 
 @contextmanager
-def _written_beside(path: Path, text: str) -> Iterator[Path]:
+def _writing_temporary(path: Path, text: str) -> Iterator[Path]:
+    """A temporary file with the text, in the folder of `path`. Raises ConfigFileError, also for what is done with it."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

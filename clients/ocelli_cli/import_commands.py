@@ -86,7 +86,7 @@ class RemoteImportOptions(ImportOptions):
     ] = None
 
     def build_request(self, name: str) -> ImportRequest:
-        """As above."""
+        """The same, with what may be downloaded."""
         return replace(super().build_request(name), skip_missing=self.skip_missing, downloads=self.downloads)
 
 

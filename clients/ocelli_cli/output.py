@@ -47,7 +47,7 @@ class Output:
 
     format: OutputFormat
     quiet: bool = False
-    """Without warnings: what a shell runs while a person types must not print between the words."""
+    """Without warnings: completion runs while a person types, and must not print into the line."""
 
     def print(self, payload: Payload) -> None:
         """The result, on standard output."""

@@ -107,7 +107,7 @@ class Session:
         return options | {"user": context.user, "password": context.password}
 
     def warn_of_clear_text(self, url: str) -> None:
-        """A warning before credentials are sent so that others can read them."""
+        """Warn before credentials are sent in clear text."""
         if sends_clear_text(url):
             self.output.warn(f"{url} is not encrypted: the credentials are sent in clear text; use an https address")
 

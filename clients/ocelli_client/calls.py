@@ -65,11 +65,11 @@ class Answer:
             NotReachableError: it is too late.
         """
         self._content.extend(piece)
-        address = self.response.url.copy_with(query=None)
         if len(self._content) > self.limit_bytes:
-            raise AnswerError(f"{address} answered with more than {self.limit_bytes // 2**20} MB; check the address")
+            limit_megabytes = self.limit_bytes // 2**20
+            raise AnswerError(f"{_show_address(self.response)} answered with more than {limit_megabytes} MB; check the address")
         if self.deadline is not None and time.monotonic() > self.deadline:
-            raise NotReachableError(f"{address} did not send all of its answer in time; try again later")
+            raise NotReachableError(f"{_show_address(self.response)} did not send all of its answer in time; try again later")
 
     def build_response(self) -> httpx.Response:
         """The whole answer. Its content is decoded already."""
@@ -196,12 +196,16 @@ def _read_retry_after(response: httpx.Response) -> float | None:
 def _describe_stranger(response: httpx.Response) -> str:
     target = _find_target(response)
     if target is not None:
-        return f"{response.url.copy_with(query=None)} redirects to {target}; if that is the gateway, give its address"
+        return f"{_show_address(response)} redirects to {target}; if that is the gateway, give its address"
     media_type = response.headers.get("Content-Type", "no type")
     return (
-        f"{response.url.copy_with(query=None)} answered {response.status_code} ({media_type}), and not as Ocelli does; "
-        "check the address"
+        f"{_show_address(response)} answered {response.status_code} ({media_type}), and not as Ocelli does; check the address"
     )
+
+
+def _show_address(response: httpx.Response) -> str:
+    """Without the query, which may have a key."""
+    return str(response.url.copy_with(query=None))
 
 
 def _find_target(response: httpx.Response) -> str | None:

@@ -30,7 +30,7 @@ APPLY_FIRST = {"Namespace": 0, "CustomResourceDefinition": 1, "PriorityClass": 2
 POLL_INTERVAL_SECONDS = 0.05
 POLL_INTERVAL_LIMIT_SECONDS = 0.25
 POLL_SHARE = 0.05
-"""Of the time waited so far: a pause that grows hardly delays what takes long, and asks for it a fifth as often."""
+"""The pause as a share of the time waited so far. A long wait asks a fifth as often, and ends hardly later."""
 
 
 class ClusterAccessError(Exception):
@@ -304,15 +304,15 @@ class SyncClusterAccess:
 
     def wait_for(self, what: str, condition: Callable[[], T | None], *, timeout_seconds: float = 30.0) -> T:
         """Poll until `condition` returns a true value, and return it; raises TimeoutError that names `what`."""
-        first = time.monotonic()
+        started = time.monotonic()
         while True:
             began = time.monotonic()
             value = condition()
             if value:
                 return value
             now = time.monotonic()
-            if now > first + timeout_seconds:
+            if now > started + timeout_seconds:
                 raise TimeoutError(f"timed out after {timeout_seconds:g} s: {what} (last value: {value!r})")
-            pause = min(max(POLL_INTERVAL_SECONDS, POLL_SHARE * (now - first)), POLL_INTERVAL_LIMIT_SECONDS)
+            pause = min(max(POLL_INTERVAL_SECONDS, POLL_SHARE * (now - started)), POLL_INTERVAL_LIMIT_SECONDS)
             # Without a pause, repeated calls of kubectl would use half a core.
             time.sleep(min(max(pause, 4 * (now - began)), 1))

@@ -133,7 +133,8 @@ class ExampleChanges:
             # What others have written since builds on the change, and stays.
             return before if classifier.spec == changed.spec else classifier.spec
 
-        await self._check_kept(caller, classifier_id, digests, lambda: self._changes.apply(caller, classifier_id, undo))
+        if digests:
+            await self._check_kept(caller, classifier_id, digests, lambda: self._changes.apply(caller, classifier_id, undo))
         return changed
 
     async def remove(self, caller: Caller, classifier_id: str, removal: Removal) -> Classifier:
@@ -192,10 +193,9 @@ class ExampleChanges:
 
 
 def shrink_definition(base: ClassifierSpec, removal: Removal) -> ClassifierSpec:
-    """The definition without classes and uploads. A class without any source goes, and with it its test set and its images.
+    """The definition without classes and uploads. A class without any source goes, and with it its test set.
 
-    Also those that corrections have moved to it, which are dropped: without the correction they would be learned as what their
-    sources say.
+    Images that corrections have moved to it are dropped: without the correction they would be learned as their sources say.
 
     Raises:
         ParameterError: nothing is named, or something that is not there.
@@ -245,14 +245,11 @@ def _check_sets(spec: ClassifierSpec) -> None:
 
 def _accept_same(existing: Classifier, spec: ClassifierSpec) -> Classifier:
     """Raises ConflictError where the existing classifier is another one."""
-    same = all(
-        (
-            definition(existing.spec) == definition(spec),
-            existing.spec.display_name == spec.display_name,
-            existing.spec.data_retention is spec.data_retention,
-        )
-    )
-    if same:
+    if (
+        definition(existing.spec) == definition(spec)
+        and existing.spec.display_name == spec.display_name
+        and existing.spec.data_retention is spec.data_retention
+    ):
         return existing
     raise ConflictError(
         f"The classifier {existing.classifier_id} exists with another definition; add examples to it, or draw another id with "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -157,11 +158,7 @@ class ManagementHandlers:
             classifier_id=body.read(own.NEW_ID),
             name=body.read(own.NAME),
             uploads=(*body.read(own.CLASS_UPLOADS), *body.read(own.NEGATIVE_UPLOADS)),
-            terms=ExampleTerms(
-                opt_out=known.read(fields.LEARNING_OPT_OUT),
-                customer_id=known.read(fields.METADATA),
-                suspend=body.read(own.SUSPEND),
-            ),
+            terms=replace(_read_terms(known), suspend=body.read(own.SUSPEND)),
         )
         async with self._gateway.requests.slot(known.tenant, left=known.left):
             created = await self._gateway.example_changes.create(known.caller, new)
@@ -169,7 +166,7 @@ class ManagementHandlers:
 
     async def _add_examples(self, known: CallerRequest) -> Response:
         changes = self._gateway.example_changes
-        terms = ExampleTerms(opt_out=known.read(fields.LEARNING_OPT_OUT), customer_id=known.read(fields.METADATA))
+        terms = _read_terms(known)
         return await self._change(
             known,
             lambda classifier_id, body: changes.add(
@@ -220,6 +217,11 @@ class ManagementHandlers:
         space = self._gateway.classify_space
         content = b"".join([chunk async for chunk in space.read_body(known.request, BODY_BYTES_LIMIT)])
         return parse_body(content, known.operation.body)
+
+
+def _read_terms(known: CallerRequest) -> ExampleTerms:
+    """What the headers say of the images."""
+    return ExampleTerms(opt_out=known.read(fields.LEARNING_OPT_OUT), customer_id=known.read(fields.METADATA))
 
 
 def _build_corrections(result: CorrectionResult, *, applied: bool) -> dict[str, Any]:

@@ -283,7 +283,7 @@ CREATE = Operation(
     summary="Create a classifier from stored uploads",
     description=(
         "Sent again with the same id, definition and headers, it answers with the classifier that exists. The headers are "
-        "those of v3, and tell whose the images are and whether they are kept."
+        "those of v3, and say whose the images are and whether they are kept."
     ),
     fields=(fields.LEARNING_OPT_OUT, fields.METADATA),
     body=(own.NEW_ID, own.NAME, own.CLASS_UPLOADS, own.NEGATIVE_UPLOADS, own.SUSPEND),

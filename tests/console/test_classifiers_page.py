@@ -37,7 +37,13 @@ def report_progress(stage: Stage, classifier_id: str, percent: int) -> None:
     manifest["status"] = {
         "classifierID": classifier_id,
         "trainingRevision": "0123456789",
-        "progress": {"percent": percent, "stage": "Extracting", "images": 4 * percent, "imagesTotal": 400},
+        "progress": {
+            "percent": percent,
+            "stage": "Extracting",
+            "images": 4 * percent,
+            "imagesTotal": 400,
+            "device": "OpenVINO CPU float32",
+        },
     }
     stage.put_classifier(manifest)
 

@@ -1,4 +1,4 @@
-"""Refusals while a classifier is created: what waiting does not change is said at once, and what passes is waited out."""
+"""Refusals while a classifier is created: a used-up quota is reported at once, and a limited rate is waited for."""
 
 from __future__ import annotations
 

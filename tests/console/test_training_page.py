@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from ocelli_cluster.resources import CLASSIFIERS
+from tests.console.test_classifiers_page import report_progress
 from tests.console.window import Window
 from tests.gateway_harness.images import examples
 from tests.gateway_harness.stage import NAMESPACE, Stage
@@ -41,6 +42,14 @@ def test_button_locks_at_once_so_that_it_trains_once(training: Page, stage: Stag
     training.get_by_role("button", name="Train again").dblclick()
     expect(training.get_by_role("button", name="Training…")).to_be_disabled()
     assert spec_of(stage, roofs)["retrainNonce"] == before + 1  # type: ignore[operator]
+
+
+def test_training_is_shown_with_its_stage_images_and_device(training: Page, stage: Stage, roofs: str) -> None:
+    report_progress(stage, roofs, 42)
+    expect(training.get_by_role("heading", name="Looking at each image")).to_be_visible()
+    for fact in ("42 %", "168 of 400", "OpenVINO CPU float32"):
+        expect(training.locator(".training")).to_contain_text(fact)
+    expect(training.get_by_role("button", name="Training…")).to_be_disabled()
 
 
 def test_failure_is_shown_with_its_remedy(training: Page, stage: Stage, roofs: str) -> None:

@@ -202,7 +202,7 @@ class ContainerRun:
 
     async def _watch(self, kind: Literal["startup", "readiness", "liveness"]) -> None:
         probe = self._spec[f"{kind}Probe"]
-        # A kubelet's shortest period is a second, which a user who waits for a server notices.
+        # The shortest period of a probe is a second: a user who waits for a server would notice it.
         async for verdict, result in watch_probe(probe, self._target, eager=kind == "startup"):
             if kind == "liveness" and self._stopping:
                 return

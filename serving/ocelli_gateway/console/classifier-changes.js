@@ -1,4 +1,4 @@
-// Changes of one classifier by a button: one at a time, the button locks at once, and what follows is said.
+// Changes of one classifier by a button. They are made one at a time: the button locks at once, and the outcome is announced.
 
 import { isAborted } from "./api.js";
 import { fill, h } from "./dom.js";

@@ -46,11 +46,14 @@ export class LiveClassifiers {
     let delay = FIRST_DELAY_MS;
     while (!signal.aborted) {
       await untilVisible(signal);
+      if (signal.aborted) return;
       const began = Date.now();
       let asked = 0;
       try {
         const isLost = await this._follow(signal);
         if (isLost) await this._poll(signal);
+        // Somebody logged out: a newer run may have set a state of its own.
+        if (signal.aborted) return;
         this._set("connecting");
         if (isLost) continue;
       } catch (error) {
@@ -63,7 +66,7 @@ export class LiveClassifiers {
       }
       if (signal.aborted) return;
       if (Date.now() - began > LONGEST_DELAY_MS) delay = FIRST_DELAY_MS;
-      await new Promise((resolve) => setTimeout(resolve, Math.max(asked, delay * (0.75 + Math.random() / 2))));
+      await sleep(Math.max(asked, delay * (0.75 + Math.random() / 2)), signal);
       delay = Math.min(delay * 2, LONGEST_DELAY_MS);
     }
   }
@@ -136,7 +139,7 @@ export class LiveClassifiers {
     addEventListener("focus", used, { signal: use.signal });
     addEventListener("pointerdown", used, { signal: use.signal });
     signal.addEventListener("abort", used, { signal: use.signal });
-    while (!use.signal.aborted && !document.hidden) {
+    while (!signal.aborted && !use.signal.aborted && !document.hidden) {
       try {
         await this._list(signal);
         this._set("polled");
@@ -177,8 +180,14 @@ export class LiveClassifiers {
 /** Resolves earlier once the signal is aborted. */
 function sleep(milliseconds, signal) {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+    const timer = setTimeout(done, milliseconds);
+    signal.addEventListener("abort", done);
+    if (signal.aborted) done();
+    function done() {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    }
   });
 }
 

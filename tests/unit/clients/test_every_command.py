@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -39,7 +40,7 @@ ARGUMENTS = {
     "suspend": ("dogs",),
     "list": (),
 }
-# These read files before they need the gateway, and there are none.
+# These fail before they need the gateway: there are no files, and no terminal to ask for credentials.
 LOCAL = {
     "add": 1,
     "classify": 2,
@@ -60,7 +61,7 @@ COMMANDS = [" ".join(words) for words in list_commands() if words and words != (
 
 @pytest.fixture
 def lonely(stranger: CommandLine) -> Iterator[CommandLine]:
-    """A user whose gateway is not running: nobody listens on its port."""
+    """A user whose gateway is not running: no server listens on its port."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{reserved.getsockname()[1]}"
@@ -69,9 +70,9 @@ def lonely(stranger: CommandLine) -> Iterator[CommandLine]:
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in (*RESULT_WITHOUT_GATEWAY, "logs")])
 def test_an_error_is_words_on_standard_error_also_with_json(
-    lonely: CommandLine, name: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+    lonely: CommandLine, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     run = lonely.run(*name.split(), *ARGUMENTS[name], "-o", "json", "--yes", "--no-input", "--timeout", "20")
     assert (run.code, run.out) == (LOCAL.get(name, NOT_REACHABLE), "")
     assert run.err.startswith("Error: ")

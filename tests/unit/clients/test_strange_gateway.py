@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -52,8 +53,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
-@pytest.fixture
-def server() -> Iterator[_Server]:
+@contextmanager
+def running_server() -> Iterator[_Server]:
     with _Server() as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
@@ -63,12 +64,15 @@ def server() -> Iterator[_Server]:
 
 
 @pytest.fixture
-def other(server: _Server) -> Iterator[_Server]:
-    with _Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
+def server() -> Iterator[_Server]:
+    with running_server() as running:
         yield running
-        running.shutdown()
+
+
+@pytest.fixture
+def other() -> Iterator[_Server]:
+    with running_server() as running:
+        yield running
 
 
 def ask(user: CommandLine, server: _Server, *options: str) -> Run:

@@ -54,6 +54,18 @@ def test_a_busy_gateway_says_when_to_ask_again() -> None:
     assert caught.value.retry_after_seconds == 7
 
 
+def test_a_rate_of_the_gateway_passes_as_its_retry_after_says() -> None:
+    body = {"code": 429, "error": "The quota of requests is used up", "error_id": "limit_exceeded"}
+    with pytest.raises(BusyError, match="is used up") as caught:
+        parse_document(answer(429, json=body, headers={"Retry-After": "3"}))
+    assert caught.value.retry_after_seconds == 3
+
+
+def test_a_proxy_with_too_many_requests_counts_as_busy_also_without_a_time() -> None:
+    with pytest.raises(BusyError, match=r"vision\.example\.org answered 429"):
+        parse_document(answer(429, html="<h1>Too many requests</h1>"))
+
+
 @pytest.mark.parametrize("status", [200, 404, 500])
 def test_a_page_of_another_server_is_not_an_answer(status: int) -> None:
     with pytest.raises(AnswerError, match="check the address") as caught:

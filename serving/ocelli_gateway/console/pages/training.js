@@ -161,7 +161,9 @@ export async function show(container, context, id) {
   }
 
   async function removeSet(pressed, name, removal) {
-    const text = `${name} and its images are removed, and the classifier is trained again without them. Until then the present revision answers.`;
+    const moved = (context.classifier.corrections ?? []).filter((item) => removal.classes?.includes(item.class)).length;
+    const also = moved > 0 ? `, with ${count(moved, "image")} moved to it,` : "";
+    const text = `${name} and its images${also} are removed, and the classifier is trained again without them. Until then the present revision answers.`;
     if (!(await confirm(`Remove ${name}?`, { text, action: "Remove and retrain", dangerous: true }))) return;
     await changes.make(pressed, { action: "remove", said: "Removed; the training begins.", body: removal });
   }
