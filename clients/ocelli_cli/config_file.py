@@ -119,6 +119,11 @@ def create_private(path: Path, text: str) -> bool:
             path.hardlink_to(temporary)
         except FileExistsError:
             return False
+        except OSError:
+            # This file system has no hard links. Two programs that write at the same moment both believe that they were first.
+            if path.exists():
+                return False
+            temporary.replace(path)
         return True
 
 

@@ -26,12 +26,11 @@ from ocelli_cli.session import Session
 from ocelli_cli.training_wait import describe_outcome, wait_for_training
 from ocelli_cli.unfinished import UnfinishedCreation
 from ocelli_client import ConflictError, Creation, Details, Examples, NotFoundError, Ocelli, Removal, Transfer, TransferState
-from ocelli_client.api import draw_classifier_id
 from ocelli_client.examples import find_shortage
 from ocelli_client.texts import count
 
 PANEL = "Build"
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only check the images on this machine; send nothing.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only check the images; send none of them.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +86,11 @@ def create_from_examples(session: Session, request: CreationRequest) -> None:
     if found is not None:
         session.output.note(f"Resuming the unfinished creation of {request.name} ({found})")
     with session.connect() as ocelli:
-        classifier_id = found or unfinished.remember(ocelli.send(draw_classifier_id(request.name)))
         with session.output.progress("uploading") as bar:
             creation = Creation(
-                classifier_id=classifier_id,
+                classifier_id=found,
                 suspend=request.suspend,
+                on_id=unfinished.remember,
                 on_transfer=_Reporter(session=session, bar=bar).report,
             )
             try:
@@ -168,16 +167,20 @@ def remove(
     if not (removal.classes or removal.uploads or negatives):
         raise UsageError("There is nothing to remove; give --class, --upload or --negatives")
     with session.connect() as ocelli:
-        card = ocelli.resolve(classifier)
-        corrections = ocelli.get(card.classifier_id).corrections
-        moved = Counter(item.class_name for item in corrections)
+        present = ocelli.get(ocelli.resolve(classifier).classifier_id)
+        emptied = [
+            item.class_name
+            for item in present.classes
+            if item.class_name not in removal.classes and all(source.upload in removal.uploads for source in item.sources)
+        ]
+        moved = Counter(item.class_name for item in present.corrections)
         parts = [
             f'class "{name}"' + (f" with {count(moved[name], 'image')} moved to it" if moved[name] else "")
-            for name in removal.classes
+            for name in (*removal.classes, *emptied)
         ]
         parts += [f"upload {sha[:12]}" for sha in removal.uploads] + (["the negative examples"] if negatives else [])
-        session.check_confirmed(f"Remove {', '.join(parts)} from {card.name} and retrain?")
-        finish_change(session, ocelli, ocelli.remove(card.classifier_id, removal), wait=wait)
+        session.check_confirmed(f"Remove {', '.join(parts)} from {present.name} and retrain?")
+        finish_change(session, ocelli, ocelli.remove(present.classifier_id, removal), wait=wait)
 
 
 def finish_change(session: Session, ocelli: Ocelli, details: Details, *, wait: bool) -> None:
@@ -204,4 +207,6 @@ class _Reporter:
             self.session.output.warn(transfer.message)
         else:
             self.bar.update(transfer.done_bytes, transfer.total_bytes, f"uploading {transfer.title}")
-        self.session.check_time("The upload is not complete; repeat the command to resume it")
+        self.session.check_time(
+            "The upload is not complete; repeat the command to resume it", pause_seconds=transfer.pause_seconds
+        )

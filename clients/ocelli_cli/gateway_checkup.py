@@ -40,7 +40,12 @@ def check_gateway(session: Session) -> Iterator[Finding]:
         yield problem("configuration", str(error), "run `ocelli login URL`")
         return
     yield ok("configuration", f"the gateway is {context.url}")
-    with Ocelli(**session.build_options(context)) as ocelli:
+    try:
+        connected = Ocelli(**session.build_options(context))
+    except OcelliError as error:
+        yield problem("address", "a setting of the connection cannot be used", str(error))
+        return
+    with connected as ocelli:
         reached = True
         for finding in _check_connection(context, ocelli):
             reached = reached and finding.level is not Level.PROBLEM

@@ -117,9 +117,10 @@ class Session:
             return None
         return max(0.0, self.started + self.timeout_seconds - time.monotonic())
 
-    def check_time(self, what: str) -> None:
-        """Raise WaitTimeoutError once `--timeout` has passed."""
-        if self.find_remaining_seconds() == 0:
+    def check_time(self, what: str, *, pause_seconds: float = 0.0) -> None:
+        """Raise WaitTimeoutError once `--timeout` has passed, or where it passes during a pause that begins now."""
+        remaining = self.find_remaining_seconds()
+        if remaining is not None and remaining <= pause_seconds:
             raise WaitTimeoutError(f"{what}: timed out after {self.timeout_seconds:g} s")
 
     def can_ask(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,6 +50,8 @@ class Transfer:
     total_bytes: int
     message: str = ""
     """Of an interruption."""
+    pause_seconds: float = 0.0
+    """Of an interruption: how long until the next attempt."""
 
 
 OnTransfer = Callable[[Transfer], None]
@@ -63,8 +65,8 @@ class Creation:
     """That of an unfinished creation, which is resumed."""
     suspend: bool = False
     """Only check the images, and train nothing."""
-    on_id: Callable[[str], None] | None = None
-    """Called with the id before anything is sent, so that it can be remembered."""
+    on_id: Callable[[str], str] | None = None
+    """Called with a new id before anything is sent, so that it can be remembered. Returns the id that is used."""
     on_transfer: OnTransfer | None = None
     patience_seconds: float = PATIENCE_SECONDS
 
@@ -88,13 +90,13 @@ def build_given_examples(given: Examples | ClassPaths) -> Examples:
 def create(name: str, examples: Examples, options: Creation) -> Procedure[Details]:
     """Draw an id, store all zips that are not stored yet, and create the classifier from them."""
     patience = Patience(seconds=options.patience_seconds)
+    on_transfer = options.on_transfer or _ignore
     classifier_id = options.classifier_id
     if classifier_id is None:
-        classifier_id = yield from api.draw_classifier_id(name)
-    if options.on_id is not None:
-        options.on_id(classifier_id)
+        classifier_id = yield from _persist(api.draw_classifier_id(name), on_transfer, patience)
+        if options.on_id is not None:
+            classifier_id = options.on_id(classifier_id)
     definition = {"classifier_id": classifier_id, "name": name, "suspend": options.suspend}
-    on_transfer = options.on_transfer or _ignore
     try:
         return (yield from _create(definition, examples, on_transfer, patience))
     except RefusedError as error:
@@ -139,11 +141,12 @@ class _Meter:
     done_bytes: int = 0
     title: str = ""
 
-    def report(self, state: TransferState, bytes_in_flight: int = 0, message: str = "") -> None:
+    def report(self, state: TransferState, bytes_in_flight: int = 0) -> None:
         done = min(self.done_bytes + bytes_in_flight, self.total_bytes)
-        self.on_transfer(
-            Transfer(state=state, title=self.title, done_bytes=done, total_bytes=self.total_bytes, message=message)
-        )
+        self.on_transfer(Transfer(state=state, title=self.title, done_bytes=done, total_bytes=self.total_bytes))
+
+    def report_interruption(self, interruption: Transfer) -> None:
+        self.on_transfer(replace(interruption, title=self.title, done_bytes=self.done_bytes, total_bytes=self.total_bytes))
 
 
 def _store(
@@ -181,10 +184,7 @@ def _store_zip(classifier_id: str, archive: ExampleZip, meter: _Meter, patience:
     content = Content(read=read, size_bytes=archive.size_bytes, media_type="application/zip")
     call = api.store_upload(classifier_id, archive.sha256, content)
 
-    def report(transfer: Transfer) -> None:
-        meter.report(transfer.state, message=transfer.message)
-
-    yield from _persist(call, report, patience)
+    yield from _persist(call, meter.report_interruption, patience)
     meter.done_bytes += sum(image.size_bytes for image in archive.images)
     meter.report(TransferState.SENT)
 
@@ -199,7 +199,8 @@ def _persist(call: Call[T], on_transfer: OnTransfer, patience: Patience) -> Proc
             if pause is None:
                 raise
             message = f"{error}; trying again in {pause:g} s"
-            on_transfer(Transfer(state=TransferState.INTERRUPTED, title="", done_bytes=0, total_bytes=0, message=message))
+            state = TransferState.INTERRUPTED
+            on_transfer(Transfer(state=state, title="", done_bytes=0, total_bytes=0, message=message, pause_seconds=pause))
             yield Pause(seconds=pause)
         else:
             patience.report_success()

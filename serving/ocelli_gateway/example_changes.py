@@ -111,7 +111,10 @@ class ExampleChanges:
             sets = [(item.name, item.examples) for item in base.classes] + [(None, base.negative_examples)]
             # Those of another customer count for that one only, and may be erased with its data.
             present = {
-                (name, source.upload) for name, sources in sets for source in sources if source.customer == terms.customer
+                (name, source.upload)
+                for name, sources in sets
+                for source in sources
+                if source.customer == terms.customer and not source.erased
             }
             added = [item for item in uploads if (item.class_name, item.sha256) not in present]
             before, digests = classifier.spec, [item.sha256 for item in added]

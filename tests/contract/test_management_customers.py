@@ -61,6 +61,20 @@ def test_examples_of_a_customer_are_erased_with_its_data(management: ManagementC
     assert stored(management, classifier_id) == sorted(map(digest_of, (HERONS, OWLS)))
 
 
+def test_examples_that_were_erased_can_be_added_again(management: ManagementClient) -> None:
+    classifier_id = ready(management)
+    body = {"classes": [{"class": "owl", "uploads": [digest_of(STORKS)]}]}
+    for _ in range(2):
+        put(management, classifier_id, STORKS)
+        management.call("POST", f"/classifiers/{classifier_id}/examples", json=body, headers=CUSTOMER)
+        management.v3.stage.finish_training(classifier_id)
+        owls = read_spec(management, classifier_id)["classes"][1]["examples"]
+        assert not owls[-1].get("erased", False)
+        delete_user_data(management)
+    owls = read_spec(management, classifier_id)["classes"][1]["examples"]
+    assert [source.get("erased", False) for source in owls] == [False, True, True]
+
+
 def test_opt_out_of_added_examples_applies_and_is_answered_again(management: ManagementClient) -> None:
     classifier_id = ready(management)
     put(management, classifier_id, STORKS)

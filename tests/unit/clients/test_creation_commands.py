@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -231,6 +232,16 @@ def test_remove_asks_about_images_that_were_moved_to_the_class(anna: CommandLine
     assert 'Remove class "owl" with 1 image moved to it from moved and retrain?' in asked.err
 
 
+def test_remove_of_the_last_upload_of_a_class_asks_about_the_class(anna: CommandLine, client: V3Client, tmp_path: Path) -> None:
+    classifier_id = client.ready("emptied")
+    write_images(tmp_path / "stork", range(10))
+    added = anna.succeed("add", "emptied", str(tmp_path), "-o", "json")
+    client.stage.finish_training(classifier_id)
+    (storks,) = [item["sources"] for item in added.document["classes"] if item["class"] == "stork"]
+    asked = anna.run("remove", "emptied", "--upload", storks[0]["upload"])
+    assert 'Remove class "stork", upload ' in asked.err
+
+
 def test_remove_leaves_two_sets(anna: CommandLine, client: V3Client) -> None:
     client.ready("small")
     run = anna.run("remove", "small", "--class", "owl", "--yes")
@@ -245,6 +256,17 @@ def test_two_creations_of_the_same_images_at_the_same_time_get_one_id(tmp_path: 
     assert [one.find_classifier_id() for one in both] == [None, None]
     assert [one.remember(f"birds_{number}") for number, one in enumerate(both)] == ["birds_0", "birds_0"]
     assert [path.name for path in both[0].path.parent.iterdir()] == [both[0].path.name]
+
+
+def test_a_folder_without_hard_links_keeps_the_id(tmp_path: Path, birds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    # A stand-in for such a file system, which cannot be mounted here.
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    context = Context(url="https://vision.example.org", api_key="k")
+    begun = UnfinishedCreation.find({"XDG_STATE_HOME": str(tmp_path / "state")}, context, "birds", read_folder(birds))
+    assert [begun.remember("birds_0"), begun.remember("birds_1")] == ["birds_0", "birds_0"]
 
 
 def test_a_state_that_cannot_be_kept_ends_the_creation_before_anything_is_sent(

@@ -148,6 +148,13 @@ def test_an_address_without_a_gateway_is_a_problem(anna: CommandLine) -> None:
     assert "http://127.0.0.1:1 is not reachable" in findings(run)["address"][1]
 
 
+def test_a_proxy_that_cannot_be_used_is_a_problem(anna: CommandLine) -> None:
+    run = anna.run("doctor", "-o", "json", ALL_PROXY="foo://proxy")
+    assert run.code == 1
+    assert findings(run)["address"][0] == "problem"
+    assert "HTTP_PROXY" in run.out
+
+
 def test_credentials_that_are_not_accepted_are_a_problem(anna: CommandLine) -> None:
     run = anna.run("doctor", "-o", "json", OCELLI_PASSWORD="wrong")
     assert run.code == 1

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from tests.unit.clients.command_line import CommandLine, Run
+from tests.unit.clients.photographs import write_images
 
 PIECES_LIMIT = 1000
 FAILED, NOT_REACHABLE, TIMED_OUT = 1, 4, 6
@@ -36,6 +38,9 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
+
+    def do_POST(self) -> None:
+        self.do_GET()
 
     def do_GET(self) -> None:
         self.server.requests += 1
@@ -124,3 +129,15 @@ def test_an_answer_that_does_not_end_is_given_up(stranger: CommandLine, server: 
     run = ask(stranger, server, "--timeout", "0.5")
     assert (run.code, run.out) == (TIMED_OUT, "")
     assert "did not send all of its answer in time" in run.err
+
+
+def test_a_pause_longer_than_the_time_limit_is_not_waited_for(stranger: CommandLine, server: _Server, tmp_path: Path) -> None:
+    for number, name in enumerate(("heron", "owl")):
+        write_images(tmp_path / name, range(10 * number, 10 * number + 10))
+    server.status, server.headers = 503, {"Retry-After": "200"}
+    server.body = b'{"code": 503, "error": "Not ready.", "error_id": "unavailable"}'
+    address = {"OCELLI_URL": server.address, "OCELLI_API_KEY": "k3y"}
+    run = stranger.run("create", "birds", str(tmp_path), "--timeout", "100", **address)
+    assert (run.code, run.out) == (TIMED_OUT, "")
+    assert "Not ready.; trying again in 200 s" in run.err
+    assert "repeat the command to resume it: timed out after 100 s" in run.err
