@@ -65,11 +65,11 @@ def test_trained_revision_that_waits_is_approved(training: Page, stage: Stage, r
 
 
 def test_trainings_are_suspended_and_resumed(training: Page, stage: Stage, roofs: str) -> None:
-    training.get_by_role("button", name="Suspend trainings").click()
-    expect(training.get_by_role("button", name="Resume trainings")).to_be_visible()
+    training.get_by_role("button", name="Suspend training").click()
+    expect(training.get_by_role("button", name="Resume training")).to_be_visible()
     assert spec_of(stage, roofs)["suspend"] is True
-    training.get_by_role("button", name="Resume trainings").click()
-    expect(training.get_by_role("button", name="Suspend trainings")).to_be_visible()
+    training.get_by_role("button", name="Resume training").click()
+    expect(training.get_by_role("button", name="Suspend training")).to_be_visible()
 
 
 def test_refused_change_is_said_and_can_be_tried_again(training: Page) -> None:
