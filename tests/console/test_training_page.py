@@ -109,3 +109,12 @@ def test_deletion_needs_the_typed_name(training: Page, client: V3Client, roofs: 
     training.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     assert client.get(roofs).status_code == 200
+
+
+def test_question_ends_with_the_page_that_asked_it(training: Page) -> None:
+    training.get_by_role("button", name="Delete this classifier…").click()
+    dialog = training.get_by_role("dialog", name="Delete this classifier?")
+    expect(dialog).to_be_visible()
+    training.evaluate("location.hash = '#/classifiers'")
+    expect(training.get_by_role("heading", name="Classifiers")).to_be_visible()
+    expect(dialog).to_have_count(0)
