@@ -53,7 +53,7 @@ def test_change_is_shown_by_itself(window: Window, stage: Stage, herons: str) ->
     expect(row(window, "Herons")).to_contain_text("Training")
     expect(window.page.locator(".live")).to_have_text("live")
     report_progress(stage, herons, 42)
-    expect(row(window, "Herons")).to_contain_text("extracting · 42 %")
+    expect(row(window, "Herons")).to_contain_text("Looking at each image · 42 %")
 
 
 def test_hidden_tab_ends_its_stream_and_is_live_again_when_shown(window: Window, client: V3Client) -> None:

@@ -214,7 +214,7 @@ def test_folder_that_is_dropped_again_finds_what_is_stored(window: Window, tmp_p
     begin_hours_ago(page)
     page.reload()
     window.fill_log_in("anna", "pass:word")
-    expect(page.get_by_text("Again was begun 2 hours ago")).to_be_visible()
+    expect(page.get_by_text("Again was started 2 hours ago")).to_be_visible()
     page.get_by_role("button", name="Continue").click()
     puts = count_puts(page)
     choose_folder(page, folders)

@@ -183,7 +183,7 @@ def test_a_suggestion_is_accepted_with_one_click(quality: Page, client: V3Client
     found = fetch(client, shapes, "data")["suspected_label_errors"]
     suspects = quality.locator("section", has=quality.get_by_role("heading", name="Images to look at"))
     tile = suspects.get_by_role("option").first
-    expect(tile).to_contain_text(f"rather {found[0]['suggested_class']}")
+    expect(tile).to_contain_text(f"more like {found[0]['suggested_class']}")
     tile.click()
     suspects.get_by_role("button", name="Accept suggestion").click()
     expect(bar(quality)).to_contain_text(f"1 image moves to “{found[0]['suggested_class']}”")

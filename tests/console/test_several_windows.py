@@ -14,6 +14,21 @@ from tests.gateway_harness.v3_client import V3Client
 
 WINDOWS = 6
 STREAMS = 3
+# Each name is one window; the first of them connects after the others. Messages between windows take a moment.
+CONNECT_AGAIN = """async () => {
+    const { StreamPlaces } = await import(new URL("stream-places.js", document.querySelector("script[type=module]").src));
+    const lost = [];
+    const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+    const windows = [];
+    for (const name of ["used first", "second", "third", "fourth"]) {
+        windows.push({ name, places: new StreamPlaces() });
+        await wait(20);
+    }
+    for (const { name, places } of [...windows.slice(1), windows[0]]) places.take(() => lost.push(name));
+    for (let tries = 0; lost.length === 0 && tries < 200; tries++) await wait(50);
+    await wait(200);
+    return lost;
+}"""
 
 
 @pytest.fixture
@@ -42,6 +57,12 @@ def test_windows_used_last_are_live_and_a_window_is_live_again_once_it_is_used(w
     windows[0].evaluate("dispatchEvent(new Event('focus'))")
     expect(windows[0].locator(".live")).to_have_text("live")
     expect(windows[WINDOWS - STREAMS].locator(".live")).to_have_text("updated every 5 s")
+
+
+def test_window_that_connects_again_takes_no_place_of_windows_that_were_used_later(window: Window) -> None:
+    window.open()
+    window.page.get_by_label("User name").wait_for()
+    assert window.page.evaluate(CONNECT_AGAIN) == ["used first"]
 
 
 def test_window_is_live_again_once_others_are_closed(windows: list[Page]) -> None:

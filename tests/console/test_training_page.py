@@ -74,11 +74,11 @@ def test_trained_revision_that_waits_is_approved(training: Page, stage: Stage, r
 
 
 def test_trainings_are_suspended_and_resumed(training: Page, stage: Stage, roofs: str) -> None:
-    training.get_by_role("button", name="Suspend trainings").click()
-    expect(training.get_by_role("button", name="Resume trainings")).to_be_visible()
+    training.get_by_role("button", name="Suspend training").click()
+    expect(training.get_by_role("button", name="Resume training")).to_be_visible()
     assert spec_of(stage, roofs)["suspend"] is True
-    training.get_by_role("button", name="Resume trainings").click()
-    expect(training.get_by_role("button", name="Suspend trainings")).to_be_visible()
+    training.get_by_role("button", name="Resume training").click()
+    expect(training.get_by_role("button", name="Suspend training")).to_be_visible()
 
 
 def test_refused_change_is_said_and_can_be_tried_again(training: Page) -> None:
@@ -118,3 +118,12 @@ def test_deletion_needs_the_typed_name(training: Page, client: V3Client, roofs: 
     training.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     assert client.get(roofs).status_code == 200
+
+
+def test_question_ends_with_the_page_that_asked_it(training: Page) -> None:
+    training.get_by_role("button", name="Delete this classifier…").click()
+    dialog = training.get_by_role("dialog", name="Delete this classifier?")
+    expect(dialog).to_be_visible()
+    training.evaluate("location.hash = '#/classifiers'")
+    expect(training.get_by_role("heading", name="Classifiers")).to_be_visible()
+    expect(dialog).to_have_count(0)

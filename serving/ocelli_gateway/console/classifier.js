@@ -120,7 +120,7 @@ export async function show(container, context, id, name = FIRST, ...rest) {
         "p",
         { class: "facts muted" },
         h("code", {}, card.classifier_id),
-        h("span", {}, card.managed_by === undefined ? "" : `managed by ${card.managed_by}`),
+        h("span", {}, managerText(card.managed_by)),
         card.writable ? null : h("span", { class: "locked" }, icon("lock"), "read-only here"),
       ),
       h(
@@ -143,4 +143,9 @@ export async function show(container, context, id, name = FIRST, ...rest) {
     if (tab) tabs.scrollLeft = tab.offsetLeft - (tabs.clientWidth - tab.clientWidth) / 2;
     if (focused) head.querySelector(`[data-tab="${focused}"]`)?.focus();
   }
+}
+
+function managerText(managedBy) {
+  if (managedBy === undefined) return "";
+  return managedBy === "REST" ? "managed through the REST API" : `managed by ${managedBy}`;
 }

@@ -4,7 +4,7 @@ import { h, newId } from "./dom.js";
 
 /**
  * Show a dialog. `build(close)` returns its content; `close(result)` ends it. Resolves with the result; undefined if it was left with
- * Escape. A dialog that is `needed` cannot be left with Escape.
+ * Escape, or the page was left. A dialog that is `needed` stays in both cases.
  */
 export function openDialog(title, build, { needed = false } = {}) {
   return new Promise((resolve) => {
@@ -14,6 +14,9 @@ export function openDialog(title, build, { needed = false } = {}) {
       result = value;
       dialog.close();
     };
+    // A question about a page must not be answered on another one.
+    const leave = () => needed || close();
+    addEventListener("hashchange", leave);
     const dialog = h(
       "dialog",
       {
@@ -21,6 +24,7 @@ export function openDialog(title, build, { needed = false } = {}) {
         "aria-labelledby": titleId,
         oncancel: (event) => needed && event.preventDefault(),
         onclose: () => {
+          removeEventListener("hashchange", leave);
           dialog.remove();
           resolve(result);
         },

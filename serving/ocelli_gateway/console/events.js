@@ -1,7 +1,7 @@
 // The classifiers, live: a list, kept current by the service's events. One stream serves all pages of a window.
 
 import { isAborted, NotReachableError } from "./api.js";
-import { StreamPlaces } from "./stream-places.js";
+import { StreamPlaces, USES } from "./stream-places.js";
 
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 15000;
@@ -136,8 +136,7 @@ export class LiveClassifiers {
   async _poll(signal) {
     const use = new AbortController();
     const used = () => use.abort();
-    addEventListener("focus", used, { signal: use.signal });
-    addEventListener("pointerdown", used, { signal: use.signal });
+    for (const type of USES) addEventListener(type, used, { signal: use.signal });
     signal.addEventListener("abort", used, { signal: use.signal });
     while (!signal.aborted && !use.signal.aborted && !document.hidden) {
       try {

@@ -14,7 +14,7 @@ export function showLogIn(container, session, done) {
       { class: "login" },
       h("div", { class: "login-mark" }, mark()),
       h("h1", { tabindex: "-1" }, "Ocelli"),
-      h("p", { class: "muted" }, "Teach your cluster to see. Log in with the user or key of your team."),
+      h("p", { class: "muted" }, "Teach your cluster to see. Log in with your user name, or with an API key of your team."),
       form,
     ),
   );

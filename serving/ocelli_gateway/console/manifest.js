@@ -11,7 +11,7 @@ export function readOnlyNotice(card, manifest = card.manifest) {
     {},
     notice(
       "info",
-      `${card.managed_by ?? "Another tool"} manages this classifier, so a change here would be undone. Change the manifest at its source. Its present content:`,
+      `${card.managed_by ?? "Another tool"} manages this classifier, so a change here would be undone. Change the manifest at its source. Its current content:`,
     ),
     manifest === undefined ? null : copyBlock("Manifest", manifest),
   );

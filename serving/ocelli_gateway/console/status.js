@@ -4,6 +4,15 @@ import { h } from "./dom.js";
 import { count, interval, percent } from "./format.js";
 
 const WORDS = { training: "Training", ready: "Ready", retraining: "Retraining", failed: "Failed" };
+/** The stages of a training, as the API names them. */
+const STAGES = {
+  reading: "Reading the images",
+  checking: "Checking the images",
+  extracting: "Looking at each image",
+  fitting: "Learning the classes",
+  evaluating: "Measuring the quality",
+  storing: "Storing the result",
+};
 const KINDS = { training: "busy", ready: "good", retraining: "busy", failed: "bad" };
 
 /** One word for the state of a card: what waits for a person comes first. */
@@ -16,6 +25,11 @@ export function stateOf(card) {
 export function statusBadge(card) {
   const { word, kind } = stateOf(card);
   return h("span", { class: `badge ${kind}` }, word);
+}
+
+/** What a training is doing, in words. */
+export function stageText(stage) {
+  return STAGES[stage] ?? stage;
 }
 
 /** "95.3 % accurate (87.1 to 96.0 %) on 120 images"; empty where it is not known. */

@@ -3,28 +3,31 @@
 
 const PLACES = 3;
 const ANSWER_MS = 200;
+export const USES = ["focus", "pointerdown", "keydown"];
 
 export class StreamPlaces {
   constructor() {
     this._id = `${Math.random()}`;
-    this._since = undefined;
+    this._hasPlace = false;
     this._onLost = undefined;
-    /** When each of the other windows took its place. */
+    this._usedAt = Date.now();
+    for (const use of USES) addEventListener(use, () => { this._usedAt = Date.now(); }, { capture: true });
+    /** When each of the other windows that have a place was used last. */
     this._others = new Map();
     this._channel = new BroadcastChannel("ocelli-streams");
     this._channel.addEventListener("message", (event) => this._hear(event.data));
   }
 
-  /** Take a place. `onLost()` is called once other windows, which took theirs later, have all of them. */
+  /** Take a place. `onLost()` is called once other windows, which were used later, have all of them. */
   take(onLost) {
     this._onLost = onLost;
-    this._since = Date.now();
+    this._hasPlace = true;
     this._others.clear();
     this._say("took");
   }
 
   leave() {
-    this._since = undefined;
+    this._hasPlace = false;
   }
 
   /** Whether there is a place that no window has. */
@@ -35,19 +38,19 @@ export class StreamPlaces {
     return this._others.size < PLACES;
   }
 
-  _hear({ kind, id, since }) {
+  _hear({ kind, id, usedAt }) {
     // Those that were closed meanwhile do not answer.
     if (kind === "took") this._others.clear();
-    if (kind !== "asks") this._others.set(id, since);
-    if (this._since === undefined) return;
+    if (kind !== "asks") this._others.set(id, usedAt);
+    if (!this._hasPlace) return;
     if (kind !== "has") this._say("has");
-    const newer = [...this._others.values()].filter((other) => other > this._since);
+    const newer = [...this._others.values()].filter((other) => other > this._usedAt);
     if (newer.length < PLACES) return;
     this.leave();
     this._onLost();
   }
 
   _say(kind) {
-    this._channel.postMessage({ kind, id: this._id, since: this._since });
+    this._channel.postMessage({ kind, id: this._id, usedAt: this._usedAt });
   }
 }

@@ -226,7 +226,7 @@ function conflictNotice(conflicts) {
     .map((found) => h("li", {}, found.map(({ set, image }) => `${image.name} (${titleOf(set)})`).join(" is the same image as ")));
   const more = conflicts.length - lines.length;
   return notice("warning", [
-    h("p", {}, `${count(conflicts.length, "image")} ${conflicts.length === 1 ? "is" : "are"} in several sets; at most one of them can be right.`),
+    h("p", {}, `${count(conflicts.length, "image")} ${conflicts.length === 1 ? "is" : "are"} in several sets; only one of them can be right.`),
     h("ul", {}, lines, more > 0 ? h("li", {}, `and ${more} more`) : null),
   ]);
 }

@@ -26,7 +26,7 @@ export function buildSendingView({ onTryNow, onStop }) {
     setText(spoken, packing ? "" : `${state.sentZips} of ${count(state.zips, "zip")} stored.`);
     if (state.waitUntil === undefined) return fill(waiting);
     const seconds = h("span", {});
-    const tick = () => setText(seconds, `Trying again in ${duration((state.waitUntil - Date.now()) / 1000)}.`);
+    const tick = () => setText(seconds, `Trying again in ${duration((state.waitUntil - Date.now()) / 1000).replaceAll(" ", "\u00a0")}.`);
     tick();
     ticking = setInterval(tick, 1000);
     const again = h("button", { type: "button", class: "small", onclick: onTryNow }, "Try now");

@@ -18,7 +18,7 @@ export async function show(container, context, id) {
   fill(
     container,
     h("h2", {}, "Add images"),
-    h("p", { class: "muted" }, "A folder with the name of a class adds to it; any other name becomes a new class. The present revision answers until the new one is trained."),
+    h("p", { class: "muted" }, "A folder with the name of a class adds to it; any other name becomes a new class. The current revision answers until the new one is trained."),
     h("div", { class: "chips", role: "group", "aria-label": "Classes" }, known.map((name) => h("span", { class: "chip" }, name))),
     editor.element,
     form.elements,

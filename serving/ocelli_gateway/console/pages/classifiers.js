@@ -6,7 +6,7 @@ import { ago, count, date, duration, interval, percent } from "../format.js";
 import { errorNotice } from "../notice.js";
 import { buildHash } from "../router.js";
 import { RowImages } from "../row-images.js";
-import { statusBadge } from "../status.js";
+import { stageText, statusBadge } from "../status.js";
 
 /** Rows that are drawn at first; more follow when the end of the list comes near. */
 const CHUNK = 100;
@@ -186,7 +186,7 @@ function progressOf(card) {
   return h(
     "div",
     { class: "progress-line" },
-    h("div", { class: "sub" }, [stage, `${done} %`, left].filter(Boolean).join(" · ")),
+    h("div", { class: "sub" }, [stageText(stage), `${done} %`, left].filter(Boolean).join(" · ")),
     h("progress", { max: 100, value: done, "aria-label": `Training of ${card.name}` }),
   );
 }

@@ -83,8 +83,8 @@ export async function show(container, context, id) {
             })
           : null,
         entry.stored ? null : h("span", { class: "muted" }, "no longer stored"),
-        h("a", { class: "button small", href: buildHash(["classifiers", id, "quality", entry.revision]) }, "Quality"),
         older === undefined ? null : h("a", { class: "button small", href: buildHash(["classifiers", id, "compare", entry.revision, older.revision]) }, "Compare with the one before"),
+        h("a", { class: "button small", href: buildHash(["classifiers", id, "quality", entry.revision]) }, "Quality"),
       ),
     );
   }

@@ -46,7 +46,7 @@ export async function show(container, context) {
       begun.map((draft) =>
         notice(
           "info",
-          [h("strong", {}, draft.name), ` was begun ${ago(new Date(draft.begun).toISOString())}. Drop the same folders again: only what is missing is sent.`],
+          [h("strong", {}, draft.name), ` was started ${ago(new Date(draft.begun).toISOString())}. Drop the same folders again: only what is missing is sent.`],
           h("button", { type: "button", class: "small", onclick: () => use(draft) }, "Continue"),
           h("button", { type: "button", class: "small plain", onclick: () => (dropDraft(draft.id), drawDrafts()) }, "Discard"),
         ),

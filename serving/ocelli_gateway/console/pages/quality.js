@@ -83,5 +83,5 @@ function compareLink(classifier, revision) {
     return null;
   }
   const href = buildHash(["classifiers", classifier.classifier_id, "compare", revision, others[0].revision]);
-  return h("a", { href }, `Compare with ${count(others.length, "other revision")}`);
+  return h("a", { href }, others.length === 1 ? "Compare with the other revision" : `Compare with ${count(others.length, "other revision")}`);
 }

@@ -7,15 +7,8 @@ import { ago, bytes, count, date, duration, interval, number, percent } from "..
 import { readOnlyNotice } from "../manifest.js";
 import { errorNotice, notice } from "../notice.js";
 import { buildHash } from "../router.js";
+import { stageText } from "../status.js";
 
-const STAGES = {
-  reading: "Reading the images",
-  checking: "Checking the images",
-  extracting: "Looking at each image",
-  fitting: "Learning the classes",
-  evaluating: "Measuring the quality",
-  storing: "Storing the result",
-};
 const TICK_MS = 1000;
 const SHOWN_FILES = 10;
 
@@ -68,7 +61,7 @@ export async function show(container, context, id) {
     }
     drawn.delete(drawApproval);
     if (card.suspended) {
-      return fill(state, notice("info", "Trainings are suspended: the data is checked, but nothing is trained. Resume trainings to train."));
+      return fill(state, notice("info", "Training is suspended: the data is checked, but nothing is trained until you resume training."));
     }
     if (card.status !== "ready") {
       return fill(state, notice("info", card.explanation ?? "The training has not begun yet. This page updates itself."));
@@ -102,8 +95,8 @@ export async function show(container, context, id) {
       h("a", { class: `button ${card.status === "failed" ? "primary" : ""}`, href: buildHash(["classifiers", id, "add"]) }, icon("add"), "Add images"),
       changes.button(running ? "Training…" : "Train again", { action: "retrain", said: "The training begins.", disabled: running }),
       card.suspended
-        ? changes.button("Resume trainings", { action: "resume", said: "Resumed." })
-        : changes.button("Suspend trainings", { action: "suspend", said: "Suspended." }),
+        ? changes.button("Resume training", { action: "resume", said: "Resumed." })
+        : changes.button("Suspend training", { action: "suspend", said: "Suspended." }),
     );
   }
 
@@ -163,7 +156,7 @@ export async function show(container, context, id) {
   async function removeSet(pressed, name, removal) {
     const moved = (context.classifier.corrections ?? []).filter((item) => removal.classes?.includes(item.class)).length;
     const also = moved > 0 ? `, with ${count(moved, "image")} moved to it,` : "";
-    const text = `${name} and its images${also} are removed, and the classifier is trained again without them. Until then the present revision answers.`;
+    const text = `${name} and its images${also} are removed, and the classifier is trained again without them. Until then the current revision answers.`;
     if (!(await confirm(`Remove ${name}?`, { text, action: "Remove and retrain", dangerous: true }))) return;
     await changes.make(pressed, { action: "remove", said: "Removed; the training begins.", body: removal });
   }
@@ -172,7 +165,7 @@ export async function show(container, context, id) {
     const card = context.classifier;
     if (!card.writable) return fill(danger, h("h2", {}, "Changes"), readOnlyNotice(card));
     if (danger.childElementCount > 0) return;
-    fill(danger, h("h2", {}, "Delete"), h("p", { class: "muted" }, "Its revisions, images and reports are deleted with it."),
+    fill(danger, h("h2", {}, "Delete"), h("p", { class: "muted" }, "Deletes this classifier with its revisions, images and reports."),
       h("button", { type: "button", class: "danger-quiet", onclick: remove }, "Delete this classifier…"));
   }
 
@@ -203,7 +196,7 @@ function updateProgress(container, progress) {
     fill(container, box);
   }
   const [title, bar, facts] = box.children;
-  const stage = STAGES[progress.stage] ?? progress.stage;
+  const stage = stageText(progress.stage);
   if (title.textContent !== stage) title.textContent = stage;
   bar.value = progress.percent;
   const end = Date.parse(progress.estimated_completion);

@@ -1,4 +1,4 @@
-// What can be done with the selected images of a grid: open, move to a class, drop, take back, undo.
+// What can be done with the selected images of a grid: open, move to a class, drop, reset, undo.
 
 import { h } from "../dom.js";
 import { count } from "../format.js";
@@ -15,8 +15,8 @@ export class CorrectionTools {
   constructor({ classes, pending, chosen, single = false, suggestions = false, onOpen, onClear, onDone }) {
     Object.assign(this, { pending, chosen, onDone });
     this.count = h("span", { class: "selected-count" });
-    this.takeBackButton = button("Take back", () => this.takeBack(), {
-      title: "Take back the corrections of the selected images, pending and applied ones",
+    this.takeBackButton = button("Reset", () => this.takeBack(), {
+      title: "Remove the corrections of the selected images, pending and applied ones",
     });
     this.suggestedButton = suggestions ? button("Accept suggestion", () => this.acceptSuggestions()) : null;
     this.element = h(
@@ -54,7 +54,7 @@ export class CorrectionTools {
       items.map((item) => item.image),
       NO_CORRECTION,
     );
-    this.onDone(`The correction of ${count(items.length, "image")} is taken back; not applied yet.`);
+    this.onDone(`The correction of ${count(items.length, "image")} is removed; not applied yet.`);
   }
 
   acceptSuggestions() {

@@ -32,7 +32,7 @@ export const FINDINGS = [
     explanation: "Images that are almost the same. They are judged together, and count once in the accuracy; dropping them is not needed.",
     items: (report) =>
       (report.near_duplicates ?? []).flatMap((pair) => [
-        item({ image: pair.oldest, name: pair.oldest_name, class: pair.class }, "the oldest of its near duplicates"),
+        item({ image: pair.oldest, name: pair.oldest_name }, "the oldest of its near duplicates"),
         item(pair, `near duplicate of ${shortName(pair.oldest_name)}`),
       ]),
   },
@@ -56,12 +56,15 @@ export function countOf(report, kind) {
 }
 
 export function caption(found) {
-  return [h("span", { class: "actual" }, nameOf(found.actual)), h("span", { class: "remark" }, found.remark)];
+  // Near duplicates come without their class.
+  const title = found.actual === undefined ? shortName(found.name) : nameOf(found.actual);
+  return [h("span", { class: "actual" }, title), h("span", { class: "remark" }, found.remark)];
 }
 
 function suspected(found) {
   const suggestion = found.suggested_class ?? undefined;
-  const remark = `rather ${nameOf(found.suggested_class)} (${found.suggested_probability.toFixed(2)} against ${found.probability.toFixed(2)})`;
+  const [own, suggested] = [found.probability.toFixed(2), found.suggested_probability.toFixed(2)];
+  const remark = `more like ${nameOf(found.suggested_class)} (${suggested}) than ${nameOf(found.class)} (${own})`;
   return { ...item(found, remark), suggestion };
 }
 

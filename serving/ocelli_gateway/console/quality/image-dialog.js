@@ -60,7 +60,7 @@ export class ImageDialog {
     if (item.thumbnail !== false) {
       this.thumbnails.show(picture, item.image);
     }
-    const facts = [fact("Class", item.actual === undefined ? "not known" : nameOf(item.actual))];
+    const facts = item.actual === undefined ? [] : [fact("Class", nameOf(item.actual))];
     if (item.facts) {
       facts.push(...item.facts.map(([term, value]) => fact(term, value)));
     } else if ("predicted" in item) {
@@ -164,5 +164,5 @@ function describeScores(item, judged) {
     return "";
   }
   const judges = item.test_set ? "by the served heads, which did not learn from the test set" : "by heads that did not learn from this image";
-  return `Judged scores are given ${judges}. What is answered now can differ.`;
+  return `Judged scores are given ${judges}. The score that the service returns now can differ.`;
 }

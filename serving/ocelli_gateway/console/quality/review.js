@@ -126,7 +126,8 @@ export class ImageReview {
 
 function describeBadge(pending, applied) {
   if (pending !== undefined) {
-    return pending === NO_CORRECTION ? "no correction*" : pending === DROP ? "dropped*" : `→ ${pending}*`;
+    const text = pending === NO_CORRECTION ? "no correction" : pending === DROP ? "dropped" : `→ ${pending}`;
+    return `${text} (not applied)`;
   }
   if (applied !== undefined) {
     return applied === DROP ? "dropped" : `→ ${applied}`;

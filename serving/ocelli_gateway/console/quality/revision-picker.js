@@ -33,5 +33,5 @@ export function revisionPicker(classifier, revision, href, { label = "Revision",
 
 function describe(entry) {
   const marks = [entry.served ? "served" : "", entry.pinned ? "pinned" : ""].filter(Boolean).join(", ");
-  return `${entry.revision}${entry.trained ? `, ${date(entry.trained)}` : ""}${marks ? ` (${marks})` : ""}`;
+  return `${entry.revision}${marks ? ` (${marks})` : ""}${entry.trained ? `, ${date(entry.trained)}` : ""}`;
 }
