@@ -133,6 +133,7 @@ def limited(stage: Stage, **settings: int) -> V3Client:
     return connect(stage.start_gateway(**settings), stage, "bert", "other")
 
 
+@pytest.mark.contract_row("C1/a quota of classifiers is used up: waiting does not help")
 def test_quota_of_classifiers_is_429_that_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
     with closing(Stage(folder=tmp_path_factory.mktemp("classifiers"))) as own:
         client = limited(own, quota_classifiers=2)
