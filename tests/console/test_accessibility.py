@@ -77,39 +77,6 @@ def test_axe_finds_nothing_where_examples_and_dialogs_are_shown(window: Window, 
     assert find_violations(page, axe) == []
 
 
-def test_keyboard_alone_suffices(window: Window, shapes: TrainedClassifier) -> None:
-    page = window.page
-    window.open()
-    expect(page.get_by_label("User name")).to_be_focused()
-    page.keyboard.type(USER)
-    page.keyboard.press("Tab")
-    page.keyboard.type(PASSWORD)
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Classifiers")).to_be_focused()
-    press_until(page, "Tab", f"#/classifiers/{shapes.classifier_id}")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Shapes")).to_be_focused()
-    press_until(page, "Tab", f"#/classifiers/{shapes.classifier_id}/use")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Endpoint")).to_be_visible()
-    curl = page.get_by_role("tab", name="curl")
-    press_until(page, "Tab", "curl")
-    page.keyboard.press("ArrowRight")
-    expect(page.get_by_role("tab", name="Python")).to_be_focused()
-    expect(page.get_by_role("tabpanel", name="Python")).to_be_visible()
-    expect(curl).to_have_attribute("aria-selected", "false")
-
-
-def press_until(page: Page, key: str, wanted: str, limit: int = 60) -> None:
-    """Press a key until the element with this address or text has the focus."""
-    for _ in range(limit):
-        page.keyboard.press(key)
-        focused = page.evaluate("[document.activeElement.getAttribute('href'), document.activeElement.textContent]")
-        if wanted in focused:
-            return
-    pytest.fail(f"{limit} times {key} did not lead to {wanted}")
-
-
 def test_first_stop_of_the_keyboard_skips_the_header(window: Window) -> None:
     window.log_in()
     window.page.evaluate("document.body.tabIndex = -1; document.body.focus()")

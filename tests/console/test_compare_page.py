@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.console.test_quality_page import press_until
+from tests.console.keyboard import press_until
 from tests.console.trained import TrainedClassifier, noise_zip, shape_zips
 from tests.gateway_harness.v3_client import V3Client
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.console.test_quality_page import press_until
+from tests.console.keyboard import press_until
 from tests.console.trained import TrainedClassifier
 from tests.gateway_harness.stage import Stage
 from tests.gateway_harness.v3_client import V3Client

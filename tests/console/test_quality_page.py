@@ -13,12 +13,11 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from ocelli_api.classifier import CREATED_BY_LABEL
+from tests.console.keyboard import press_until
 from tests.console.trained import CLASSES, HOSTILE_NAME, SERVED_SCORES, TrainedClassifier, draw
 from tests.console.window import Window
 from tests.gateway_harness.stage import PASSWORD, USER
 from tests.gateway_harness.v3_client import V3Client
-
-FOCUSED_TEXT = "(selector) => document.activeElement.matches(selector) ? document.activeElement.innerText : null"
 
 
 def open_quality(page: Page, classifier: TrainedClassifier, **query: str) -> None:
@@ -256,17 +255,6 @@ def test_images_are_opened_and_dropped_with_the_keyboard_only(quality: Page) -> 
     press_until(quality, "Tab", ".corrections-bar button:focus", name="Apply and retrain…")
     quality.keyboard.press("Enter")
     expect(bar(quality).get_by_role("button", name="Apply and retrain", exact=True)).to_be_focused()
-
-
-def press_until(page: Page, key: str, selector: str, *, name: str | None = None) -> None:
-    """Press a key until an element, with this text if there is one, has the focus."""
-    for _ in range(80):
-        page.keyboard.press(key)
-        # In one step: a page that draws itself anew moves the focus.
-        focused = page.evaluate(FOCUSED_TEXT, selector)
-        if focused is not None and name in (None, focused):
-            return
-    raise AssertionError(f"{key} never reaches {selector} {name or ''}")
 
 
 def test_the_accuracy_counts_the_images_it_was_measured_on_also_after_an_erasure(

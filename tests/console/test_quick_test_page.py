@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
 from ocelli_cluster.resources import CLASSIFIERS
-from tests.console.test_quality_page import press_until
+from tests.console.keyboard import press_until
 from tests.console.trained import CLASSES, TrainedClassifier, draw
 from tests.console.window import Window
 from tests.gateway_harness.images import build_zip
