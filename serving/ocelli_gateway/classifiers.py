@@ -26,6 +26,7 @@ from ocelli_gateway.guarded_writes import GuardedWrites
 from ocelli_gateway.known_classifiers import BriefClassifier
 from ocelli_gateway.manifests import (
     ExampleTerms,
+    begin_definition,
     build_classifier,
     build_retrain_patch,
     build_suspension_patch,
@@ -80,8 +81,7 @@ class Classifiers:
             LimitExceededError, TooManyRequestsError, TooLargeError: it would be too large, or exceed a quota.
             ClusterError, ObjectStoreError: it could not be stored; nothing of it is left.
         """
-        empty = ClassifierSpec(display_name=name, data_retention=terms.retention, suspend=terms.suspend is True)
-        spec = grow_definition(empty, name_uploads(sets), round_number=1, customer=terms.customer)
+        spec = begin_definition(name, name_uploads(sets), terms)
         check_size(spec)
         async with self._usage.adding_classifier(caller), self._usage.adding_bytes(caller, count_bytes(sets)):
             for _ in range(DRAW_ATTEMPTS):

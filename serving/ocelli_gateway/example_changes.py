@@ -18,7 +18,7 @@ from ocelli_gateway.classifier_errors import ClassifierNotFoundError, NameTakenE
 from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.definitions import Definitions
 from ocelli_gateway.example_sets import NamedUpload
-from ocelli_gateway.manifests import ExampleTerms, build_classifier, check_size, grow_definition
+from ocelli_gateway.manifests import ExampleTerms, begin_definition, build_classifier, check_size, grow_definition
 from ocelli_gateway.pending_uploads import PendingUploads
 from ocelli_gateway.refusals import ConflictError, InputError, ParameterError, UnavailableError
 from ocelli_gateway.tenant_usage import TenantUsage
@@ -72,8 +72,7 @@ class ExampleChanges:
             ClusterError, ObjectStoreError: cluster or store do not answer.
         """
         terms = new.terms
-        empty = ClassifierSpec(display_name=new.name, data_retention=terms.retention, suspend=terms.suspend is True)
-        spec = grow_definition(empty, new.uploads, round_number=1, customer=terms.customer)
+        spec = begin_definition(new.name, new.uploads, terms)
         _check_sets(spec)
         check_size(spec)
         digests = [item.sha256 for item in new.uploads]

@@ -142,6 +142,12 @@ def count_bytes(sets: Sequence[ExampleSet]) -> int:
     return sum({item.file.sha256: item.file.size_bytes for item in sets}.values())
 
 
+def begin_definition(name: str, uploads: Iterable[NamedUpload], terms: ExampleTerms) -> ClassifierSpec:
+    """The definition of a new classifier with these uploads."""
+    empty = ClassifierSpec(display_name=name, data_retention=terms.retention, suspend=terms.suspend is True)
+    return grow_definition(empty, uploads, round_number=1, customer=terms.customer)
+
+
 def grow_definition(
     base: ClassifierSpec, uploads: Iterable[NamedUpload], *, round_number: int, customer: str | None = None
 ) -> ClassifierSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 _LIMIT = 80
 _FOCUSED_TEXT = "(selector) => document.activeElement.matches(selector) ? document.activeElement.textContent : null"
@@ -17,3 +17,11 @@ def press_until(page: Page, key: str, selector: str, *, name: str | None = None)
         if focused is not None and name in (None, focused.strip()):
             return
     raise AssertionError(f"{key} never reaches {selector} {name or ''}")
+
+
+def apply_corrections(page: Page) -> None:
+    """From anywhere before the bar of corrections: ask what will happen, and confirm it."""
+    press_until(page, "Tab", ".corrections-bar button:focus", name="Apply and retrain…")
+    page.keyboard.press("Enter")
+    expect(page.locator(".pending-effect button").first).to_be_focused()
+    page.keyboard.press("Enter")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.console.keyboard import press_until
+from tests.console.keyboard import apply_corrections, press_until
 from tests.console.trained import TrainedClassifier
 from tests.gateway_harness.stage import Stage
 from tests.gateway_harness.v3_client import V3Client
@@ -88,10 +88,7 @@ def test_findings_are_corrected_and_retrained_with_the_keyboard_only(
     # Selected still: the next Space would deselect it.
     press_until(data, "Tab", ".correction-tools button:focus", name="Drop")
     data.keyboard.press("Enter")
-    press_until(data, "Tab", ".corrections-bar button:focus", name="Apply and retrain…")
-    data.keyboard.press("Enter")
-    expect(data.locator(".pending-effect button").first).to_be_focused()
-    data.keyboard.press("Enter")
+    apply_corrections(data)
     expect(data).to_have_url(re.compile("/training"))
     assert stage.classifier(restored.classifier_id)["spec"]["corrections"] == [{"image": suspects[0], "class": ""}]
 

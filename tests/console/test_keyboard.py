@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.console.keyboard import press_until
+from tests.console.keyboard import apply_corrections, press_until
 from tests.console.photographs import write_folders
 from tests.console.test_new_page import CREATED
 from tests.console.trained import TrainedClassifier
@@ -67,10 +67,7 @@ def drop_image(page: Page) -> None:
     page.keyboard.press("Space")
     press_until(page, "Shift+Tab", "#judged-images button:focus", name="Drop")
     page.keyboard.press("Enter")
-    press_until(page, "Tab", ".corrections-bar button:focus", name="Apply and retrain…")
-    page.keyboard.press("Enter")
-    expect(page.locator(".pending-effect button").first).to_be_focused()
-    page.keyboard.press("Enter")
+    apply_corrections(page)
     expect(page.get_by_role("button", name="Training…")).to_be_visible()
 
 

@@ -13,6 +13,7 @@ import pytest
 from ocelli_quickstart.samples import write_samples
 from tests.e2e.cluster import KIND_VARIABLE, NAMESPACE, SYSTEM_NAMESPACE, Cluster
 from tests.few_samples import write_few_samples
+from tests.product.conftest import browser  # noqa: F401
 from tests.product.instance import Ocelli
 
 ADDRESS_VARIABLE = "OCELLI_E2E_ADDRESS"

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from playwright.sync_api import Browser
 
+from tests.console.browser import needed_browser
 from tests.few_samples import write_few_samples
 from tests.product.instance import Ocelli, running_ocelli
 
@@ -20,6 +22,12 @@ def ocelli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ocelli]:
     folder = tmp_path_factory.mktemp("ocelli")
     with running_ocelli(folder, OCELLI_GATEWAY_URL_ALLOWED_NETWORKS=f"{FETCHED_ADDRESS}/32") as running:
         write_few_samples(running.samples, running.few_samples)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with needed_browser() as running:
         yield running
 
 

@@ -11,7 +11,6 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
-from tests.console.browser import needed_browser
 from tests.console.photographs import write_class, write_folders
 from tests.console.test_new_page import choose_folder, create
 from tests.console.trained import draw
@@ -24,12 +23,6 @@ READ = 30_000
 """Milliseconds for reading and checking the images of a folder, on a busy machine."""
 TRAINED = 120_000
 """Milliseconds for a Pod, a training and a rollout, on a busy machine."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with needed_browser() as running:
-        yield running
 
 
 @pytest.fixture

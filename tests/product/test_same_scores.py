@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.console.browser import needed_browser
 from tests.console.window import open_window
 from tests.product.classifiers import create, wait_for_status
 from tests.product.command_line import run_ocelli
@@ -21,12 +19,6 @@ pytestmark = pytest.mark.cluster
 
 Scores = dict[str, str]
 """The digits of each class's score, as they are written."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with needed_browser() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
